@@ -1,0 +1,35 @@
+# pg_weir: see README.md.  OBJS is spelled out: a wildcard matches nothing in
+# a VPATH build and would link an empty module.
+MODULE_big = pg_weir
+EXTENSION = pg_weir
+DATA = pg_weir--0.1.sql
+PGFILEDESC = "pg_weir - continuous views"
+
+OBJS = \
+	src/pg_weir.o \
+	src/settings.o \
+	src/aggregate/aggregate.o \
+	src/catalog/plan_query.o \
+	src/window/tumble.o
+
+PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+SHLIB_LINK = -lrdkafka
+
+# make WEIR_TEST=1 compiles the fault points and the movable clock in; a
+# production build has neither.
+ifdef WEIR_TEST
+PG_CPPFLAGS += -DWEIR_TEST
+endif
+
+REGRESS = 
+REGRESS_OPTS = --inputdir=$(srcdir)
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+srcdir ?= .
+include $(PGXS)
+
+# objects live in subfolders, which a VPATH build has to make first
+$(OBJS): | $(sort $(dir $(OBJS)))
+$(sort $(dir $(OBJS))):
+	mkdir -p $@
