@@ -8,7 +8,15 @@ PGFILEDESC = "pg_weir - continuous views"
 OBJS = \
 	src/pg_weir.o \
 	src/settings.o \
-	src/aggregate/aggregate.o \
+	src/aggregate/aggregate.o src/aggregate/sums.o src/aggregate/numeric_sum.o \
+	src/aggregate/extreme.o \
+	src/state/budget.o src/state/value_store.o src/state/group_key.o \
+	src/state/group_table.o src/state/state_bytes.o \
+	src/emit/project.o src/emit/results.o src/emit/states.o src/emit/books.o \
+	src/runtime/weir_shmem.o src/runtime/weir_launcher.o \
+	src/runtime/weir_worker.o src/runtime/members.o src/runtime/run.o \
+	src/runtime/feed.o src/runtime/fold.o src/runtime/weir_commit.o \
+	src/runtime/watchdog.o \
 	src/catalog/plan_query.o \
 	src/window/tumble.o
 
