@@ -37,6 +37,9 @@
  * Messages are acknowledged by all replicas and keep the order of the lines
  * within a partition.  The exit status is 0 only if every message arrived.
  *
+ * With --answer every order is answered by a line with its name once it is
+ * done, for a caller who holds both ends of the pipe.
+ *
  * Options: --transactional-id=ID  --timeout=SECONDS (default 30: no request,
  * and no message, takes longer)  --compression=CODEC  --raw  --report (print
  * "partition first last" offsets at the end)  --isolation=read_uncommitted
@@ -82,6 +85,7 @@ static int	timeout_ms = 30000;
 static int	hold_s;
 static bool raw;
 static bool report;
+static bool answer;
 
 /* Delivery, as the broker reported it */
 static long failed;
@@ -493,6 +497,11 @@ obey(rd_kafka_t *rk, const char *order)
 		flush(rk);
 	else
 		die(order, "unknown order");
+	if (answer)
+	{
+		puts(order);
+		fflush(stdout);
+	}
 }
 
 static void
@@ -839,7 +848,7 @@ parse_options(int argc, char **argv)
 {
 	enum
 	{
-		BOOTSTRAP = 1000, TOPIC, TXN, TIMEOUT, COMPRESSION, RAW, REPORT,
+		BOOTSTRAP = 1000, TOPIC, TXN, TIMEOUT, COMPRESSION, RAW, REPORT, ANSWER,
 		ISOLATION, HOLD, CONF, SET, MODES
 	};
 	static const struct option options[] = {
@@ -850,6 +859,7 @@ parse_options(int argc, char **argv)
 		{"compression", required_argument, NULL, COMPRESSION},
 		{"raw", no_argument, NULL, RAW},
 		{"report", no_argument, NULL, REPORT},
+		{"answer", no_argument, NULL, ANSWER},
 		{"isolation", required_argument, NULL, ISOLATION},
 		{"hold", required_argument, NULL, HOLD},
 		{"conf", required_argument, NULL, CONF},
@@ -876,6 +886,7 @@ parse_options(int argc, char **argv)
 			case COMPRESSION: compression = optarg; break;
 			case RAW: raw = true; break;
 			case REPORT: report = true; break;
+			case ANSWER: answer = true; break;
 			case ISOLATION: isolation = optarg; break;
 			case HOLD: hold_s = atoi(optarg); break;
 			case CONF: keep(topic_conf, &n_topic_conf, optarg); break;
