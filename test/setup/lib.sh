@@ -144,11 +144,10 @@ need_postgres()
 # of a Unix socket has 107 bytes; below /tmp itself, because WEIR_USER must reach it.
 make_work()
 {
-	WORK=$(mktemp -d /tmp/pg_weir.XXXXXX)
+	WORK=$(mktemp -d "${WEIR_WORK:-/tmp}/pg_weir.XXXXXX")
 	mkdir "$WORK/home" "$WORK/sock" "$WORK/log"
 	chmod 755 "$WORK"
 	own "$WORK"
-	export HOME_OF_CALLER="${HOME:-/}"
 }
 
 own()
