@@ -66,6 +66,22 @@ timezone = 'UTC'
 EOF
 }
 
+# A postmaster that was killed can stay a zombie for as long as the machine's
+# first process pleases.  To the next one it looks alive, so its lock files have
+# to go; whoever is not a zombie keeps his.
+sub start
+{
+	my ($self, @rest) = @_;
+	for my $file ($self->data_dir . '/postmaster.pid',
+		$self->host . '/.s.PGSQL.' . $self->port . '.lock')
+	{
+		open my $fh, '<', $file or next;
+		chomp(my $pid = readline $fh);
+		unlink $file if _is_dead($pid);
+	}
+	return $self->SUPER::start(@rest);
+}
+
 sub sql_literal
 {
 	my ($s) = @_;
@@ -193,17 +209,23 @@ sub _children
 	return @found;
 }
 
-# Gone or a zombie that only waits for its parent's attention
+# Gone, or a zombie that only waits for its parent's attention
+sub _is_dead
+{
+	my ($pid) = @_;
+	open my $fh, '<', "/proc/$pid/stat" or return 1;
+	my $stat = <$fh>;
+	return !defined $stat || $stat =~ /\A\d+ \(.*\) [ZX] /s;
+}
+
 sub _wait_gone
 {
 	my ($self, @pids) = @_;
 	my $deadline = time + 30;
 	for my $pid (@pids)
 	{
-		while (open my $fh, '<', "/proc/$pid/stat")
+		until (_is_dead($pid))
 		{
-			my $stat = <$fh>;
-			last if !defined $stat || $stat =~ /\A\d+ \(.*\) [ZX] /s;
 			croak "process $pid does not die" if time > $deadline;
 			sleep 0.02;
 		}
