@@ -18,6 +18,10 @@ OBJS = \
 	src/runtime/feed.o src/runtime/fold.o src/runtime/weir_commit.o \
 	src/runtime/watchdog.o \
 	src/catalog/plan_query.o \
+	src/source/kafka_client.o \
+	src/source/kafka_handle.o \
+	src/source/kafka_options.o \
+	src/source/kafka_probe.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
