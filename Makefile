@@ -9,7 +9,17 @@ OBJS = \
 	src/pg_weir.o \
 	src/settings.o \
 	src/aggregate/aggregate.o \
+	src/catalog/alter_view.o \
+	src/catalog/create_view.o \
+	src/catalog/database_label.o \
+	src/catalog/ddl_hook.o \
+	src/catalog/drop_view.o \
 	src/catalog/plan_query.o \
+	src/catalog/read_only.o \
+	src/catalog/run_sql.o \
+	src/catalog/view_options.o \
+	src/catalog/view_parts.o \
+	src/catalog/weir_catalog.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
