@@ -23,7 +23,8 @@ CREATE TABLE weir_data.views (
 	home		text NOT NULL,
 	options		text[] NOT NULL,	-- as given, 'commit_interval=100 ms'
 	settings	text[] NOT NULL,	-- pinned, name and value in turn
-	paused		boolean NOT NULL
+	paused		boolean NOT NULL,
+	epoch		bigint NOT NULL DEFAULT 0	-- raised by rebuild
 );
 CREATE INDEX views_relid ON weir_data.views (relid);
 
@@ -98,6 +99,21 @@ SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
 --------------------------------------------------------------------------
 -- Continuous views: DDL and control
 --------------------------------------------------------------------------
+
+-- Marks the database for the launcher and wakes it, also when a restore fills
+-- the table.
+CREATE FUNCTION weir_data.views_changed() RETURNS trigger
+AS 'MODULE_PATHNAME', 'weir_views_changed'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+CREATE TRIGGER views_changed
+AFTER INSERT OR UPDATE OR DELETE ON weir_data.views
+FOR EACH STATEMENT EXECUTE FUNCTION weir_data.views_changed();
+
+-- Keeps users from writing into v; the argument is the id of the view.
+CREATE FUNCTION weir.read_only() RETURNS trigger
+AS 'MODULE_PATHNAME', 'weir_read_only'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
 
 --------------------------------------------------------------------------
 -- Monitoring

@@ -68,6 +68,27 @@ typedef bool WeirUpdateIndexes;
 #define weir_must_update_indexes(which) (which)
 #define weir_insert_index_tuples(target, slot, estate, update, which) \
 	ExecInsertIndexTuples(target, slot, estate, update, false, NULL, NIL)
+
+/*
+ * 16 took the privileges that a query needs out of its range table, and made
+ * one object_aclcheck() and one object_ownercheck() of a function per class.
+ * Who uses these includes executor/executor.h, utils/acl.h and the header of
+ * the class.
+ */
+#if PG_VERSION_NUM >= 160000
+#define weir_check_query_permissions(query) \
+	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
+#define weir_server_aclcheck(server, role, mode) \
+	object_aclcheck(ForeignServerRelationId, server, role, mode)
+#define weir_owns_relation(relid, role) \
+	object_ownercheck(RelationRelationId, relid, role)
+#else
+#define weir_check_query_permissions(query) \
+	((void) ExecCheckRTPerms((query)->rtable, true))
+#define weir_server_aclcheck(server, role, mode) \
+	pg_foreign_server_aclcheck(server, role, mode)
+#define weir_owns_relation(relid, role) \
+	pg_class_ownercheck(relid, role)
 #endif
 
 #endif							/* WEIR_COMPAT_H */

@@ -41,6 +41,13 @@
 #define WEIR_SCHEMA "weir"
 #define WEIR_DATA_SCHEMA "weir_data"
 
+/*
+ * pg_weir.c: the library was loaded by shared_preload_libraries, so there are
+ * shared memory and workers.  False in a session that loaded it by itself, as
+ * CREATE EXTENSION does.
+ */
+extern bool weir_preloaded;
+
 /* settings.c */
 extern bool weir_enabled;
 extern int	weir_max_workers;
