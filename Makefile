@@ -9,6 +9,8 @@ OBJS = \
 	src/pg_weir.o \
 	src/settings.o \
 	src/aggregate/aggregate.o \
+	src/catalog/accept_function.o \
+	src/catalog/accept_query.o \
 	src/catalog/plan_query.o \
 	src/window/tumble.o
 

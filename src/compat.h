@@ -17,4 +17,32 @@
 #error "pg_weir supports PostgreSQL 15 to 18"
 #endif
 
+#include "nodes/parsenodes.h"
+#include "optimizer/optimizer.h"
+
+/* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
+static inline Node *
+weir_flatten_join_alias_vars(Query *query, Node *node)
+{
+#if PG_VERSION_NUM >= 160000
+	return flatten_join_alias_vars(NULL, query, node);
+#else
+	return flatten_join_alias_vars(query, node);
+#endif
+}
+
+/*
+ * 18 put the expressions of GROUP BY into a range table entry of their own,
+ * with Vars in the places where they were used.
+ */
+static inline Node *
+weir_flatten_group_exprs(Query *query, Node *node)
+{
+#if PG_VERSION_NUM >= 180000
+	if (query->hasGroupRTE)
+		return flatten_group_exprs(NULL, query, node);
+#endif
+	return node;
+}
+
 #endif							/* WEIR_COMPAT_H */
