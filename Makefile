@@ -12,6 +12,7 @@ OBJS = \
 	src/catalog/accept_function.o \
 	src/catalog/accept_query.o \
 	src/catalog/plan_query.o \
+	src/window/calendar.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -23,7 +24,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = 
+REGRESS = tumble
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 PG_CONFIG ?= pg_config

@@ -45,4 +45,29 @@ weir_flatten_group_exprs(Query *query, Node *node)
 	return node;
 }
 
+#include "utils/rangetypes.h"
+#include "utils/timestamp.h"
+
+/* 16 gave make_range() a place for soft errors. */
+static inline RangeType *
+weir_make_range(TypeCacheEntry *type, RangeBound *lower, RangeBound *upper)
+{
+#if PG_VERSION_NUM >= 160000
+	return make_range(type, lower, upper, false, NULL);
+#else
+	return make_range(type, lower, upper, false);
+#endif
+}
+
+/* 17 introduced infinite intervals. */
+static inline bool
+weir_interval_is_finite(const Interval *interval)
+{
+#if PG_VERSION_NUM >= 170000
+	return !INTERVAL_NOT_FINITE(interval);
+#else
+	return true;
+#endif
+}
+
 #endif							/* WEIR_COMPAT_H */
