@@ -10,6 +10,8 @@ OBJS = \
 	src/aggregate/extreme.o \
 	src/aggregate/numeric_sum.o \
 	src/aggregate/sums.o \
+	src/catalog/accept_function.o \
+	src/catalog/accept_query.o \
 	src/catalog/alter_view.o \
 	src/catalog/create_view.o \
 	src/catalog/database_label.o \
@@ -25,7 +27,9 @@ OBJS = \
 	src/emit/project.o \
 	src/emit/results.o \
 	src/emit/states.o \
+	src/monitor/wait_for.o \
 	src/pg_weir.o \
+	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
 	src/runtime/members.o \
@@ -45,6 +49,7 @@ OBJS = \
 	src/state/group_table.o \
 	src/state/state_bytes.o \
 	src/state/value_store.o \
+	src/window/calendar.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -56,7 +61,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = 
+REGRESS = tumble
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 PG_CONFIG ?= pg_config

@@ -46,7 +46,10 @@ CREATE TABLE weir_data.status (
 	last_commit	timestamptz,
 	commits		bigint NOT NULL DEFAULT 0,
 	commit_us	bigint NOT NULL DEFAULT 0,
-	wal_bytes	bigint NOT NULL DEFAULT 0
+	wal_bytes	bigint NOT NULL DEFAULT 0,
+	groups		bigint,				-- in memory
+	state_bytes	bigint,				-- of shared memory
+	busy		double precision	-- share of a core, of the worker
 ) WITH (fillfactor = 20);
 
 -- The position and the books of one view on one partition:
@@ -96,6 +99,26 @@ SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
 -- Windows
 --------------------------------------------------------------------------
 
+-- The window [lower, upper) that holds ts.  A NULL origin is the default:
+-- 2000-01-03 00:00 (a Monday) in tz, 2000-01-01 for sizes in months.  Any other
+-- NULL gives NULL, so the functions are not STRICT.
+CREATE FUNCTION tumble(ts timestamptz, size interval,
+					   origin timestamptz DEFAULT NULL, tz text DEFAULT 'UTC')
+RETURNS tstzrange
+AS 'MODULE_PATHNAME', 'weir_tumble_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION tumble(ts timestamp, size interval,
+					   origin timestamp DEFAULT NULL)
+RETURNS tsrange
+AS 'MODULE_PATHNAME', 'weir_tumble_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION tumble(timestamptz, interval, timestamptz, text)
+IS 'the window of a fixed size that holds a timestamp; days and months are those of the time zone';
+COMMENT ON FUNCTION tumble(timestamp, interval, timestamp)
+IS 'the window of a fixed size that holds a timestamp';
+
 --------------------------------------------------------------------------
 -- Continuous views: DDL and control
 --------------------------------------------------------------------------
@@ -115,6 +138,17 @@ CREATE FUNCTION weir.read_only() RETURNS trigger
 AS 'MODULE_PATHNAME', 'weir_read_only'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
 
+-- Returns once the view holds everything that its source had at the call.
+CREATE FUNCTION weir.wait_for(view regclass, timeout interval DEFAULT '30 s')
+RETURNS void
+AS 'MODULE_PATHNAME', 'weir_wait_for'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
 --------------------------------------------------------------------------
 -- Monitoring
 --------------------------------------------------------------------------
+
+-- The process that serves a view, NULL if none does.
+CREATE FUNCTION weir.worker_pid(view regclass) RETURNS integer
+AS 'MODULE_PATHNAME', 'weir_worker_pid'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
