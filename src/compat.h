@@ -22,6 +22,13 @@
 #error "pg_weir supports PostgreSQL 15 to 18"
 #endif
 
+/* 18 made it a specifier, which stands first. */
+#if PG_VERSION_NUM >= 180000
+#define weir_noreturn pg_noreturn
+#else
+#define weir_noreturn pg_attribute_noreturn()
+#endif
+
 /* 16 renamed the parts of a relation's locator. */
 #if PG_VERSION_NUM >= 160000
 #define weir_filenode(rel) ((Oid) (rel)->rd_locator.relNumber)

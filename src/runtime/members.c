@@ -513,7 +513,7 @@ weir_members_open(WeirWorker *worker)
 
 			if (run->def->owner == first->def->owner &&
 				equal(run->def->settings, first->def->settings) &&
-				Abs(total_position(run) - total_position(first)) < CLOSE_ENOUGH)
+				llabs(total_position(run) - total_position(first)) < CLOSE_ENOUGH)
 				together = lappend(together, run);
 		}
 		foreach(cell, together)
