@@ -9,7 +9,9 @@ OBJS = \
 	src/pg_weir.o \
 	src/settings.o \
 	src/aggregate/aggregate.o \
+	src/catalog/adopt_views.o \
 	src/catalog/alter_view.o \
+	src/catalog/control_view.o \
 	src/catalog/create_view.o \
 	src/catalog/database_label.o \
 	src/catalog/ddl_hook.o \
@@ -20,6 +22,7 @@ OBJS = \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \
 	src/catalog/weir_catalog.o \
+	src/monitor/view_functions.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
