@@ -6,10 +6,11 @@ DATA = pg_weir--0.1.sql
 PGFILEDESC = "pg_weir - continuous views"
 
 OBJS = \
-	src/pg_weir.o \
-	src/settings.o \
 	src/aggregate/aggregate.o \
 	src/catalog/adopt_views.o \
+	src/aggregate/extreme.o \
+	src/aggregate/numeric_sum.o \
+	src/aggregate/sums.o \
 	src/catalog/alter_view.o \
 	src/catalog/control_view.o \
 	src/catalog/create_view.o \
@@ -23,6 +24,30 @@ OBJS = \
 	src/catalog/view_parts.o \
 	src/catalog/weir_catalog.o \
 	src/monitor/view_functions.o \
+	src/emit/books.o \
+	src/emit/project.o \
+	src/emit/results.o \
+	src/emit/states.o \
+	src/pg_weir.o \
+	src/runtime/feed.o \
+	src/runtime/fold.o \
+	src/runtime/members.o \
+	src/runtime/run.o \
+	src/runtime/watchdog.o \
+	src/runtime/weir_commit.o \
+	src/runtime/weir_launcher.o \
+	src/runtime/weir_shmem.o \
+	src/runtime/weir_worker.o \
+	src/settings.o \
+	src/source/kafka_client.o \
+	src/source/kafka_handle.o \
+	src/source/kafka_options.o \
+	src/source/kafka_probe.o \
+	src/state/budget.o \
+	src/state/group_key.o \
+	src/state/group_table.o \
+	src/state/state_bytes.o \
+	src/state/value_store.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers

@@ -12,10 +12,62 @@
 #define WEIR_COMPAT_H
 
 #include "postgres.h"
+#include "access/tableam.h"
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
 #error "pg_weir supports PostgreSQL 15 to 18"
 #endif
+
+/* 16 renamed the parts of a relation's locator. */
+#if PG_VERSION_NUM >= 160000
+#define weir_filenode(rel) ((Oid) (rel)->rd_locator.relNumber)
+#else
+#define weir_filenode(rel) ((rel)->rd_node.relNode)
+#endif
+
+/* 17 owns wait event sets by resource owner, no longer by memory context. */
+#if PG_VERSION_NUM >= 170000
+#define weir_create_wait_set(n) CreateWaitEventSet(NULL, n)
+#else
+#define weir_create_wait_set(n) CreateWaitEventSet(TopMemoryContext, n)
+#endif
+
+/* 17 numbers backends from 0, and by the process array. */
+#if PG_VERSION_NUM >= 170000
+#define weir_backend_index() ((int) MyProcNumber)
+#else
+#define weir_backend_index() ((int) MyBackendId - 1)
+#endif
+
+/* 17 gave intervals infinities. */
+#if PG_VERSION_NUM >= 170000
+#define weir_interval_is_plus_infinity(i) INTERVAL_IS_NOEND(i)
+#define weir_interval_is_minus_infinity(i) INTERVAL_IS_NOBEGIN(i)
+#define weir_interval_set_infinity(i, plus) \
+	do { if (plus) INTERVAL_NOEND(i); else INTERVAL_NOBEGIN(i); } while (0)
+#else
+#define weir_interval_is_plus_infinity(i) (false)
+#define weir_interval_is_minus_infinity(i) (false)
+#define weir_interval_set_infinity(i, plus) ((void) 0)
+#endif
+
+/*
+ * 16 told summarising indexes (BRIN) from others in the answer of
+ * table_tuple_update and in ExecInsertIndexTuples.
+ */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes WeirUpdateIndexes;
+#define WEIR_UPDATE_ALL_INDEXES TU_All
+#define weir_must_update_indexes(which) ((which) != TU_None)
+#define weir_insert_index_tuples(target, slot, estate, update, which) \
+	ExecInsertIndexTuples(target, slot, estate, update, false, NULL, NIL, \
+						  (which) == TU_Summarizing)
+#else
+typedef bool WeirUpdateIndexes;
+#define WEIR_UPDATE_ALL_INDEXES true
+#define weir_must_update_indexes(which) (which)
+#define weir_insert_index_tuples(target, slot, estate, update, which) \
+	ExecInsertIndexTuples(target, slot, estate, update, false, NULL, NIL)
 
 /*
  * 16 took the privileges that a query needs out of its range table, and made

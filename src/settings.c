@@ -10,7 +10,6 @@
 #include <limits.h>
 
 #include "utils/guc.h"
-#include "utils/timestamp.h"
 
 bool		weir_enabled = true;
 int			weir_max_workers = 4;
@@ -53,8 +52,3 @@ weir_define_settings(void)
 	MarkGUCPrefixReserved("weir");
 }
 
-TimestampTz
-weir_now(void)
-{
-	return GetCurrentTimestamp();
-}

@@ -1,0 +1,51 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_options.h
+ *	  What a user may say about a broker, a topic and its columns.
+ *
+ * Private to the Kafka parts: source/kafka_*.c and fdw/kafka_*.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_KAFKA_OPTIONS_H
+#define WEIR_KAFKA_OPTIONS_H
+
+#include "weir.h"
+
+#include <librdkafka/rdkafka.h>
+
+/* Everything that the options of one foreign table and one user say. */
+typedef struct WeirKafkaTarget
+{
+	Oid			foreign_table;
+	char	   *topic;
+	char	   *server;			/* name of the foreign server, for messages */
+	int			timeout_ms;		/* connect and no-progress time-out */
+	char	  **allowed_hosts;	/* NULL: every host */
+	int			n_allowed_hosts;
+	bool		skip_errors;	/* scan_errors 'skip' */
+	bool		use_remote_estimate;
+
+	/* librdkafka's property names with their values, in turn */
+	List	   *properties;		/* of char *: name, value, name, value, ... */
+} WeirKafkaTarget;
+
+/*
+ * Reads the options; all memory from CurrentMemoryContext.  Needs a
+ * transaction.  Errors: 22023 for options that contradict each other.
+ */
+extern WeirKafkaTarget *weir_kafka_target(Oid foreign_table, Oid user_id);
+
+/*
+ * Turns them into a configuration for a handle of the given type.  The result
+ * belongs to librdkafka's allocator: the caller hands it to rd_kafka_new or
+ * destroys it, and must not raise in between.
+ */
+extern rd_kafka_conf_t *weir_kafka_conf(const WeirKafkaTarget *target,
+										rd_kafka_type_t type);
+
+/* True when host is on the list; callable from any thread. */
+extern bool weir_kafka_host_allowed(char **hosts, int n_hosts,
+									const char *host, const char *port);
+
+#endif							/* WEIR_KAFKA_OPTIONS_H */
