@@ -48,6 +48,10 @@ OBJS = \
 	src/state/group_table.o \
 	src/state/state_bytes.o \
 	src/state/value_store.o \
+	src/catalog/accept_function.o \
+	src/catalog/accept_query.o \
+	src/catalog/plan_query.o \
+	src/window/calendar.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -59,7 +63,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = 
+REGRESS = tumble
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 PG_CONFIG ?= pg_config

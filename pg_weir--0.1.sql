@@ -97,6 +97,26 @@ SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
 -- Windows
 --------------------------------------------------------------------------
 
+-- The window [lower, upper) that holds ts.  A NULL origin is the default:
+-- 2000-01-03 00:00 (a Monday) in tz, 2000-01-01 for sizes in months.  Any other
+-- NULL gives NULL, so the functions are not STRICT.
+CREATE FUNCTION tumble(ts timestamptz, size interval,
+					   origin timestamptz DEFAULT NULL, tz text DEFAULT 'UTC')
+RETURNS tstzrange
+AS 'MODULE_PATHNAME', 'weir_tumble_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION tumble(ts timestamp, size interval,
+					   origin timestamp DEFAULT NULL)
+RETURNS tsrange
+AS 'MODULE_PATHNAME', 'weir_tumble_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION tumble(timestamptz, interval, timestamptz, text)
+IS 'the window of a fixed size that holds a timestamp; days and months are those of the time zone';
+COMMENT ON FUNCTION tumble(timestamp, interval, timestamp)
+IS 'the window of a fixed size that holds a timestamp';
+
 --------------------------------------------------------------------------
 -- Continuous views: DDL and control
 --------------------------------------------------------------------------
