@@ -7,10 +7,12 @@ PGFILEDESC = "pg_weir - continuous views"
 
 OBJS = \
 	src/aggregate/aggregate.o \
-	src/catalog/adopt_views.o \
 	src/aggregate/extreme.o \
 	src/aggregate/numeric_sum.o \
 	src/aggregate/sums.o \
+	src/catalog/accept_function.o \
+	src/catalog/accept_query.o \
+	src/catalog/adopt_views.o \
 	src/catalog/alter_view.o \
 	src/catalog/control_view.o \
 	src/catalog/create_view.o \
@@ -23,11 +25,11 @@ OBJS = \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \
 	src/catalog/weir_catalog.o \
-	src/monitor/view_functions.o \
 	src/emit/books.o \
 	src/emit/project.o \
 	src/emit/results.o \
 	src/emit/states.o \
+	src/monitor/view_functions.o \
 	src/pg_weir.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
@@ -48,9 +50,6 @@ OBJS = \
 	src/state/group_table.o \
 	src/state/state_bytes.o \
 	src/state/value_store.o \
-	src/catalog/accept_function.o \
-	src/catalog/accept_query.o \
-	src/catalog/plan_query.o \
 	src/window/calendar.o \
 	src/window/tumble.o
 

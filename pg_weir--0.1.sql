@@ -43,6 +43,9 @@ CREATE TABLE weir_data.status (
 	message		text,
 	detail		text,
 	hint		text,
+	groups		bigint NOT NULL DEFAULT 0,	-- in weir_data.state_<id>
+	state_bytes	bigint NOT NULL DEFAULT 0,
+	busy		float8,				-- share of the worker's time, lately
 	last_commit	timestamptz,
 	commits		bigint NOT NULL DEFAULT 0,
 	commit_us	bigint NOT NULL DEFAULT 0,
@@ -222,8 +225,8 @@ FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
 WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
 
--- groups_in_memory, groups_on_disk, state_bytes and busy are for
--- weir.live_stats() to fill.  commit_ms is the sum over all commits.
+-- As of the last commit.  groups_in_memory is for weir.live_stats() to fill.
+-- commit_ms is the sum over all commits.
 CREATE VIEW weir.stat_views WITH (security_barrier) AS
 SELECT d.view::pg_catalog.regclass AS view,
 	p.rows_in,
@@ -233,12 +236,12 @@ SELECT d.view::pg_catalog.regclass AS view,
 	0::pg_catalog.int8 AS late_dropped,
 	p.dead_letters,
 	NULL::pg_catalog.int8 AS groups_in_memory,
-	NULL::pg_catalog.int8 AS groups_on_disk,
-	NULL::pg_catalog.int8 AS state_bytes,
+	s.groups AS groups_on_disk,
+	s.state_bytes,
 	s.commits,
 	s.commit_us OPERATOR(pg_catalog./) 1000.0::pg_catalog.float8 AS commit_ms,
 	s.wal_bytes,
-	NULL::pg_catalog.float8 AS busy
+	s.busy
 FROM weir_data.definitions() d
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
 	CROSS JOIN LATERAL (

@@ -68,6 +68,7 @@ typedef bool WeirUpdateIndexes;
 #define weir_must_update_indexes(which) (which)
 #define weir_insert_index_tuples(target, slot, estate, update, which) \
 	ExecInsertIndexTuples(target, slot, estate, update, false, NULL, NIL)
+#endif
 
 /*
  * 16 took the privileges that a query needs out of its range table, and made
@@ -90,6 +91,7 @@ typedef bool WeirUpdateIndexes;
 #define weir_owns_relation(relid, role) \
 	pg_class_ownercheck(relid, role)
 #endif
+
 #include "nodes/parsenodes.h"
 #include "optimizer/optimizer.h"
 

@@ -265,6 +265,7 @@ weir_rebuild(PG_FUNCTION_ARGS)
 			 0, NULL, NULL);
 	WEIR_FAULT("rebuild_after_truncate");
 	weir_sql("UPDATE weir_data.status SET phase = 'backfilling',"
+			 " groups = 0, state_bytes = 0,"
 			 " sqlstate = NULL, message = NULL, detail = NULL, hint = NULL"
 			 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 	weir_sql("DELETE FROM weir_data.dead_letters"
