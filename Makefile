@@ -12,7 +12,9 @@ OBJS = \
 	src/aggregate/sums.o \
 	src/catalog/accept_function.o \
 	src/catalog/accept_query.o \
+	src/catalog/adopt_views.o \
 	src/catalog/alter_view.o \
+	src/catalog/control_view.o \
 	src/catalog/create_view.o \
 	src/catalog/database_label.o \
 	src/catalog/ddl_hook.o \
@@ -28,6 +30,7 @@ OBJS = \
 	src/emit/results.o \
 	src/emit/states.o \
 	src/monitor/wait_for.o \
+	src/monitor/view_functions.o \
 	src/pg_weir.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \

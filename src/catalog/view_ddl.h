@@ -97,6 +97,9 @@ extern void weir_make_indexes(Oid relid, const WeirPlan *plan);
 extern void weir_record_parts(Oid relid, Oid query_view, Oid state_table,
 							  Oid source);
 
+/* adopt_views.c: is `part` an internal part of relation relid? */
+extern bool weir_is_internal_part(Oid part, Oid relid);
+
 /*
  * drop_view.c.  weir_is_view: does weir_data.views name this relation?
  * weir_forget_view deletes all rows about it.

@@ -242,6 +242,10 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	view->state_table = get_relname_relid(psprintf("state_%s", view->id), schema);
 	if (!OidIsValid(view->query_view) || !OidIsValid(view->state_table))
 		return NULL;
+
+	/* a dump restored over its own database: the OID is another table's */
+	if (!weir_is_internal_part(view->query_view, view->relid))
+		return NULL;
 	query = weir_catalog_query(view->query_view);
 	if (query == NULL)
 		return NULL;
