@@ -11,6 +11,7 @@ OBJS = \
 	src/aggregate/aggregate.o \
 	src/catalog/accept_function.o \
 	src/catalog/accept_query.o \
+	src/catalog/describe_plan.o \
 	src/catalog/plan_query.o \
 	src/window/calendar.o \
 	src/window/tumble.o
@@ -24,7 +25,10 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble
+REGRESS = tumble definition_language
+ifdef WEIR_TEST
+REGRESS += query_plan
+endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 PG_CONFIG ?= pg_config
