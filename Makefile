@@ -19,6 +19,7 @@ OBJS = \
 	src/catalog/database_label.o \
 	src/catalog/ddl_hook.o \
 	src/catalog/drop_view.o \
+	src/catalog/describe_plan.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
 	src/catalog/run_sql.o \
@@ -64,7 +65,10 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble
+REGRESS = tumble definition_language
+ifdef WEIR_TEST
+REGRESS += query_plan
+endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 PG_CONFIG ?= pg_config
