@@ -18,8 +18,8 @@ OBJS = \
 	src/catalog/create_view.o \
 	src/catalog/database_label.o \
 	src/catalog/ddl_hook.o \
-	src/catalog/drop_view.o \
 	src/catalog/describe_plan.o \
+	src/catalog/drop_view.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
 	src/catalog/run_sql.o \
@@ -30,8 +30,8 @@ OBJS = \
 	src/emit/project.o \
 	src/emit/results.o \
 	src/emit/states.o \
-	src/monitor/wait_for.o \
 	src/monitor/view_functions.o \
+	src/monitor/wait_for.o \
 	src/pg_weir.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \

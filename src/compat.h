@@ -23,101 +23,6 @@
 #endif
 
 /* 18 made it a specifier, which stands first. */
-/* 16 renamed the parts of a relation's locator. */
-#if PG_VERSION_NUM >= 160000
-#define weir_filenode(rel) ((Oid) (rel)->rd_locator.relNumber)
-#else
-#define weir_filenode(rel) ((rel)->rd_node.relNode)
-#endif
-
-/* 17 owns wait event sets by resource owner, no longer by memory context. */
-#if PG_VERSION_NUM >= 170000
-#define weir_create_wait_set(n) CreateWaitEventSet(NULL, n)
-#else
-#define weir_create_wait_set(n) CreateWaitEventSet(TopMemoryContext, n)
-#endif
-
-/* 17 numbers backends from 0, and by the process array. */
-#if PG_VERSION_NUM >= 170000
-#define weir_backend_index() ((int) MyProcNumber)
-#else
-#define weir_backend_index() ((int) MyBackendId - 1)
-#endif
-
-/* 17 gave intervals infinities. */
-#if PG_VERSION_NUM >= 170000
-#define weir_interval_is_plus_infinity(i) INTERVAL_IS_NOEND(i)
-#define weir_interval_is_minus_infinity(i) INTERVAL_IS_NOBEGIN(i)
-#define weir_interval_set_infinity(i, plus) \
-	do { if (plus) INTERVAL_NOEND(i); else INTERVAL_NOBEGIN(i); } while (0)
-#else
-#define weir_interval_is_plus_infinity(i) (false)
-#define weir_interval_is_minus_infinity(i) (false)
-#define weir_interval_set_infinity(i, plus) ((void) 0)
-#endif
-
-/*
- * 16 told summarising indexes (BRIN) from others in the answer of
- * table_tuple_update and in ExecInsertIndexTuples.
- */
-#if PG_VERSION_NUM >= 160000
-typedef TU_UpdateIndexes WeirUpdateIndexes;
-#define WEIR_UPDATE_ALL_INDEXES TU_All
-#define weir_must_update_indexes(which) ((which) != TU_None)
-#define weir_insert_index_tuples(target, slot, estate, update, which) \
-	ExecInsertIndexTuples(target, slot, estate, update, false, NULL, NIL, \
-						  (which) == TU_Summarizing)
-#else
-typedef bool WeirUpdateIndexes;
-#define WEIR_UPDATE_ALL_INDEXES true
-#define weir_must_update_indexes(which) (which)
-#define weir_insert_index_tuples(target, slot, estate, update, which) \
-	ExecInsertIndexTuples(target, slot, estate, update, false, NULL, NIL)
-#endif
-
-/*
- * 16 took the privileges that a query needs out of its range table, and made
- * one object_aclcheck() and one object_ownercheck() of a function per class.
- * Who uses these includes executor/executor.h, utils/acl.h and the header of
- * the class.
- */
-#if PG_VERSION_NUM >= 160000
-#define weir_check_query_permissions(query) \
-	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
-#define weir_server_aclcheck(server, role, mode) \
-	object_aclcheck(ForeignServerRelationId, server, role, mode)
-#define weir_owns_relation(relid, role) \
-	object_ownercheck(RelationRelationId, relid, role)
-#else
-#define weir_check_query_permissions(query) \
-	((void) ExecCheckRTPerms((query)->rtable, true))
-#define weir_server_aclcheck(server, role, mode) \
-	pg_foreign_server_aclcheck(server, role, mode)
-#define weir_owns_relation(relid, role) \
-	pg_class_ownercheck(relid, role)
-#endif
-
-#include "nodes/parsenodes.h"
-#include "optimizer/optimizer.h"
-
-/* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
-static inline Node *
-weir_flatten_join_alias_vars(Query *query, Node *node)
-{
-#if PG_VERSION_NUM >= 160000
-	return flatten_join_alias_vars(NULL, query, node);
-#else
-	return flatten_join_alias_vars(query, node);
-#endif
-}
-
-/*
- * 18 put the expressions of GROUP BY into a range table entry of their own,
- * with Vars in the places where they were used.
- */
-static inline Node *
-weir_flatten_group_exprs(Query *query, Node *node)
-{
 #if PG_VERSION_NUM >= 180000
 #define weir_noreturn pg_noreturn
 #else
@@ -197,16 +102,6 @@ typedef bool WeirUpdateIndexes;
 #define weir_owns_relation(relid, role) \
 	pg_class_ownercheck(relid, role)
 #endif
-/* 17 introduced infinite intervals. */
-static inline bool
-weir_interval_is_finite(const Interval *interval)
-{
-#if PG_VERSION_NUM >= 170000
-	return !INTERVAL_NOT_FINITE(interval);
-#else
-	return true;
-#endif
-}
 
 
 /* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
