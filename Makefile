@@ -26,6 +26,13 @@ OBJS = \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \
 	src/catalog/weir_catalog.o \
+	src/decode/convert.o \
+	src/decode/convert_number.o \
+	src/decode/convert_time.o \
+	src/decode/csv_decode.o \
+	src/decode/decoder.o \
+	src/decode/json_scan.o \
+	src/decode/try_decode.o \
 	src/emit/books.o \
 	src/emit/project.o \
 	src/emit/results.o \
@@ -65,7 +72,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble definition_language
+REGRESS = tumble decode definition_language
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif

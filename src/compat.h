@@ -103,7 +103,6 @@ typedef bool WeirUpdateIndexes;
 	pg_class_ownercheck(relid, role)
 #endif
 
-
 /* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
 static inline Node *
 weir_flatten_join_alias_vars(Query *query, Node *node)
@@ -129,7 +128,6 @@ weir_flatten_group_exprs(Query *query, Node *node)
 	return node;
 }
 
-
 /* 16 gave make_range() a place for soft errors. */
 static inline RangeType *
 weir_make_range(TypeCacheEntry *type, RangeBound *lower, RangeBound *upper)
@@ -148,6 +146,38 @@ weir_interval_is_finite(const Interval *interval)
 #if PG_VERSION_NUM >= 170000
 	return !INTERVAL_NOT_FINITE(interval);
 #else
+	return true;
+#endif
+}
+
+/*
+ * Input functions that report instead of raising: PostgreSQL 16 (soft errors,
+ * nodes/miscnodes.h).  On 15 they raise, and whoever calls the decoder
+ * catches.
+ */
+#if PG_VERSION_NUM >= 160000
+#include "nodes/miscnodes.h"
+#endif
+
+#include "fmgr.h"
+
+static inline bool
+weir_input_function_call(FmgrInfo *function, char *text, Oid typioparam,
+						 int32 typmod, Datum *result, int *sqlstate,
+						 const char **message)
+{
+#if PG_VERSION_NUM >= 160000
+	ErrorSaveContext escontext = {T_ErrorSaveContext};
+
+	escontext.details_wanted = true;
+	if (InputFunctionCallSafe(function, text, typioparam, typmod,
+							  (Node *) &escontext, result))
+		return true;
+	*sqlstate = escontext.error_data->sqlerrcode;
+	*message = escontext.error_data->message;
+	return false;
+#else
+	*result = InputFunctionCall(function, text, typioparam, typmod);
 	return true;
 #endif
 }
