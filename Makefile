@@ -10,6 +10,11 @@ OBJS = \
 	src/settings.o \
 	src/aggregate/aggregate.o \
 	src/catalog/plan_query.o \
+	src/fdw/kafka_encode.o \
+	src/fdw/kafka_fdw.o \
+	src/fdw/kafka_insert.o \
+	src/fdw/kafka_quals.o \
+	src/fdw/kafka_scan.o \
 	src/source/kafka_client.o \
 	src/source/kafka_handle.o \
 	src/source/kafka_options.o \

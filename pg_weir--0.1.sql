@@ -91,6 +91,22 @@ SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
 -- Foreign data wrapper for Kafka
 --------------------------------------------------------------------------
 
+CREATE FUNCTION weir.kafka_fdw_handler() RETURNS fdw_handler
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_handler';
+
+CREATE FUNCTION weir.kafka_fdw_validator(options text[], catalog oid) RETURNS void
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_validator';
+
+COMMENT ON FUNCTION weir.kafka_fdw_validator(text[], oid) IS
+	'checks options of Kafka servers, user mappings, tables and columns against the allow-list';
+
+-- Nobody may create servers with it until somebody is granted USAGE: a server
+-- names hosts that this machine will connect to.
+CREATE FOREIGN DATA WRAPPER weir_kafka
+	HANDLER weir.kafka_fdw_handler VALIDATOR weir.kafka_fdw_validator;
+
+COMMENT ON FOREIGN DATA WRAPPER weir_kafka IS 'topics of Apache Kafka';
+
 --------------------------------------------------------------------------
 -- Windows
 --------------------------------------------------------------------------
