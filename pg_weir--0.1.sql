@@ -108,6 +108,21 @@ CREATE FUNCTION weir.try_decode(stream regclass, payload bytea,
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'weir_try_decode';
+CREATE FUNCTION weir.kafka_fdw_handler() RETURNS fdw_handler
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_handler';
+
+CREATE FUNCTION weir.kafka_fdw_validator(options text[], catalog oid) RETURNS void
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_validator';
+
+COMMENT ON FUNCTION weir.kafka_fdw_validator(text[], oid) IS
+	'checks options of Kafka servers, user mappings, tables and columns against the allow-list';
+
+-- Nobody may create servers with it until somebody is granted USAGE: a server
+-- names hosts that this machine will connect to.
+CREATE FOREIGN DATA WRAPPER weir_kafka
+	HANDLER weir.kafka_fdw_handler VALIDATOR weir.kafka_fdw_validator;
+
+COMMENT ON FOREIGN DATA WRAPPER weir_kafka IS 'topics of Apache Kafka';
 
 --------------------------------------------------------------------------
 -- Windows

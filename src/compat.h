@@ -182,4 +182,52 @@ weir_input_function_call(FmgrInfo *function, char *text, Oid typioparam,
 #endif
 }
 
+/*
+ * Foreign scans and inserts (fdw/).
+ *
+ * 16 moved the role that permissions are checked for from the range table
+ * entry to RTEPermissionInfo, and gives it to foreign scans in the plan node.
+ * For inserts the entry of a partition's root counts.
+ */
+#if PG_VERSION_NUM >= 160000
+#define weir_scan_user(node) \
+	(((ForeignScan *) (node)->ss.ps.plan)->checkAsUser)
+#define weir_result_rel_user(rri, estate) \
+	ExecGetResultRelCheckAsUser(rri, estate)
+#else
+#define weir_scan_user(node) \
+	(exec_rt_fetch(((ForeignScan *) (node)->ss.ps.plan)->scan.scanrelid, \
+				   (node)->ss.ps.state)->checkAsUser)
+#define weir_result_rel_user(rri, estate) \
+	(((rri)->ri_RootResultRelInfo ? (rri)->ri_RootResultRelInfo : \
+	  (rri))->ri_RangeTableIndex == 0 ? InvalidOid : \
+	 exec_rt_fetch(((rri)->ri_RootResultRelInfo ? \
+					(rri)->ri_RootResultRelInfo : \
+					(rri))->ri_RangeTableIndex, estate)->checkAsUser)
+#endif
+
+/* 17 added restriction clauses to foreign paths, 18 disabled nodes. */
+#if PG_VERSION_NUM >= 180000
+#define weir_create_foreignscan_path(root, rel, rows, startup, total, outer) \
+	create_foreignscan_path(root, rel, NULL, rows, 0, startup, total, NIL, \
+							outer, NULL, NIL, NIL)
+#elif PG_VERSION_NUM >= 170000
+#define weir_create_foreignscan_path(root, rel, rows, startup, total, outer) \
+	create_foreignscan_path(root, rel, NULL, rows, startup, total, NIL, \
+							outer, NULL, NIL, NIL)
+#else
+#define weir_create_foreignscan_path(root, rel, rows, startup, total, outer) \
+	create_foreignscan_path(root, rel, NULL, rows, startup, total, NIL, \
+							outer, NULL, NIL)
+#endif
+
+/* 18 split explain.h; WEIR_EXPLAIN is defined by who needs it. */
+#ifdef WEIR_EXPLAIN
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+#endif
+
 #endif							/* WEIR_COMPAT_H */
