@@ -784,6 +784,7 @@ weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 	 */
 	static const char *const consumer_defaults[] = {
 		"queued.max.messages.kbytes", "16384",
+		"fetch.wait.max.ms", "100",
 		NULL
 	};
 	static const char *const producer_defaults[] = {
