@@ -18,6 +18,7 @@ OBJS = \
 	src/catalog/create_view.o \
 	src/catalog/database_label.o \
 	src/catalog/ddl_hook.o \
+	src/catalog/describe_plan.o \
 	src/catalog/drop_view.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
@@ -25,12 +26,26 @@ OBJS = \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \
 	src/catalog/weir_catalog.o \
+	src/decode/convert.o \
+	src/decode/convert_number.o \
+	src/decode/convert_time.o \
+	src/decode/csv_decode.o \
+	src/decode/decoder.o \
+	src/decode/json_scan.o \
+	src/decode/try_decode.o \
 	src/emit/books.o \
 	src/emit/project.o \
 	src/emit/results.o \
 	src/emit/states.o \
+	src/fdw/kafka_encode.o \
+	src/fdw/kafka_fdw.o \
+	src/fdw/kafka_insert.o \
+	src/fdw/kafka_quals.o \
+	src/fdw/kafka_scan.o \
 	src/monitor/view_functions.o \
+	src/monitor/wait_for.o \
 	src/pg_weir.o \
+	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
 	src/runtime/members.o \
@@ -63,6 +78,10 @@ PG_CPPFLAGS += -DWEIR_TEST
 endif
 
 REGRESS = tumble view_ddl view_options
+REGRESS = tumble
+ifdef WEIR_TEST
+REGRESS += query_plan
+endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 ISOLATION = view_create view_control
 ISOLATION_OPTS = --inputdir=$(srcdir)/test

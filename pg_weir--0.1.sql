@@ -49,7 +49,10 @@ CREATE TABLE weir_data.status (
 	last_commit	timestamptz,
 	commits		bigint NOT NULL DEFAULT 0,
 	commit_us	bigint NOT NULL DEFAULT 0,
-	wal_bytes	bigint NOT NULL DEFAULT 0
+	wal_bytes	bigint NOT NULL DEFAULT 0,
+	groups		bigint,				-- in memory
+	state_bytes	bigint,				-- of shared memory
+	busy		double precision	-- share of a core, of the worker
 ) WITH (fillfactor = 20);
 
 -- The position and the books of one view on one partition:
@@ -96,6 +99,31 @@ SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
 -- Foreign data wrapper for Kafka
 --------------------------------------------------------------------------
 
+-- What would become of this message?  Says what a view would make of it:
+-- verdict is row, skip (a tombstone) or bad.  Needs SELECT on the stream.
+CREATE FUNCTION weir.try_decode(stream regclass, payload bytea,
+								key bytea DEFAULT NULL,
+								OUT verdict text, OUT sqlstate text,
+								OUT message text, OUT "row" jsonb)
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_try_decode';
+CREATE FUNCTION weir.kafka_fdw_handler() RETURNS fdw_handler
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_handler';
+
+CREATE FUNCTION weir.kafka_fdw_validator(options text[], catalog oid) RETURNS void
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_validator';
+
+COMMENT ON FUNCTION weir.kafka_fdw_validator(text[], oid) IS
+	'checks options of Kafka servers, user mappings, tables and columns against the allow-list';
+
+-- Nobody may create servers with it until somebody is granted USAGE: a server
+-- names hosts that this machine will connect to.
+CREATE FOREIGN DATA WRAPPER weir_kafka
+	HANDLER weir.kafka_fdw_handler VALIDATOR weir.kafka_fdw_validator;
+
+COMMENT ON FOREIGN DATA WRAPPER weir_kafka IS 'topics of Apache Kafka';
+
 --------------------------------------------------------------------------
 -- Windows
 --------------------------------------------------------------------------
@@ -139,6 +167,12 @@ CREATE FUNCTION weir.read_only() RETURNS trigger
 AS 'MODULE_PATHNAME', 'weir_read_only'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
 
+-- Returns once the view holds everything that its source had at the call.
+CREATE FUNCTION weir.wait_for(view regclass, timeout interval DEFAULT '30 s')
+RETURNS void
+AS 'MODULE_PATHNAME', 'weir_wait_for'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
 CREATE FUNCTION weir.pause(view regclass) RETURNS void
 AS 'MODULE_PATHNAME', 'weir_pause'
 LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
@@ -166,6 +200,10 @@ COMMENT ON FUNCTION weir.definition(regclass) IS 'the query of a continuous view
 -- Monitoring
 --------------------------------------------------------------------------
 
+-- The process that serves a view, NULL if none does.
+CREATE FUNCTION weir.worker_pid(view regclass) RETURNS integer
+AS 'MODULE_PATHNAME', 'weir_worker_pid'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
 -- Everybody may read these; each shows what the reader may see: views that he
 -- may SELECT from, and payloads of views whose owner he is.  The barrier keeps
 -- functions in his WHERE clause away from the rest.

@@ -13,9 +13,20 @@
 
 #include "postgres.h"
 #include "access/tableam.h"
+#include "nodes/pathnodes.h"
+#include "optimizer/optimizer.h"
+#include "utils/rangetypes.h"
+#include "utils/timestamp.h"
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
 #error "pg_weir supports PostgreSQL 15 to 18"
+#endif
+
+/* 18 made it a specifier, which stands first. */
+#if PG_VERSION_NUM >= 180000
+#define weir_noreturn pg_noreturn
+#else
+#define weir_noreturn pg_attribute_noreturn()
 #endif
 
 /* 16 renamed the parts of a relation's locator. */
@@ -92,9 +103,6 @@ typedef bool WeirUpdateIndexes;
 	pg_class_ownercheck(relid, role)
 #endif
 
-#include "nodes/parsenodes.h"
-#include "optimizer/optimizer.h"
-
 /* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
 static inline Node *
 weir_flatten_join_alias_vars(Query *query, Node *node)
@@ -120,9 +128,6 @@ weir_flatten_group_exprs(Query *query, Node *node)
 	return node;
 }
 
-#include "utils/rangetypes.h"
-#include "utils/timestamp.h"
-
 /* 16 gave make_range() a place for soft errors. */
 static inline RangeType *
 weir_make_range(TypeCacheEntry *type, RangeBound *lower, RangeBound *upper)
@@ -144,5 +149,85 @@ weir_interval_is_finite(const Interval *interval)
 	return true;
 #endif
 }
+
+/*
+ * Input functions that report instead of raising: PostgreSQL 16 (soft errors,
+ * nodes/miscnodes.h).  On 15 they raise, and whoever calls the decoder
+ * catches.
+ */
+#if PG_VERSION_NUM >= 160000
+#include "nodes/miscnodes.h"
+#endif
+
+#include "fmgr.h"
+
+static inline bool
+weir_input_function_call(FmgrInfo *function, char *text, Oid typioparam,
+						 int32 typmod, Datum *result, int *sqlstate,
+						 const char **message)
+{
+#if PG_VERSION_NUM >= 160000
+	ErrorSaveContext escontext = {T_ErrorSaveContext};
+
+	escontext.details_wanted = true;
+	if (InputFunctionCallSafe(function, text, typioparam, typmod,
+							  (Node *) &escontext, result))
+		return true;
+	*sqlstate = escontext.error_data->sqlerrcode;
+	*message = escontext.error_data->message;
+	return false;
+#else
+	*result = InputFunctionCall(function, text, typioparam, typmod);
+	return true;
+#endif
+}
+
+/*
+ * Foreign scans and inserts (fdw/).
+ *
+ * 16 moved the role that permissions are checked for from the range table
+ * entry to RTEPermissionInfo, and gives it to foreign scans in the plan node.
+ * For inserts the entry of a partition's root counts.
+ */
+#if PG_VERSION_NUM >= 160000
+#define weir_scan_user(node) \
+	(((ForeignScan *) (node)->ss.ps.plan)->checkAsUser)
+#define weir_result_rel_user(rri, estate) \
+	ExecGetResultRelCheckAsUser(rri, estate)
+#else
+#define weir_scan_user(node) \
+	(exec_rt_fetch(((ForeignScan *) (node)->ss.ps.plan)->scan.scanrelid, \
+				   (node)->ss.ps.state)->checkAsUser)
+#define weir_result_rel_user(rri, estate) \
+	(((rri)->ri_RootResultRelInfo ? (rri)->ri_RootResultRelInfo : \
+	  (rri))->ri_RangeTableIndex == 0 ? InvalidOid : \
+	 exec_rt_fetch(((rri)->ri_RootResultRelInfo ? \
+					(rri)->ri_RootResultRelInfo : \
+					(rri))->ri_RangeTableIndex, estate)->checkAsUser)
+#endif
+
+/* 17 added restriction clauses to foreign paths, 18 disabled nodes. */
+#if PG_VERSION_NUM >= 180000
+#define weir_create_foreignscan_path(root, rel, rows, startup, total, outer) \
+	create_foreignscan_path(root, rel, NULL, rows, 0, startup, total, NIL, \
+							outer, NULL, NIL, NIL)
+#elif PG_VERSION_NUM >= 170000
+#define weir_create_foreignscan_path(root, rel, rows, startup, total, outer) \
+	create_foreignscan_path(root, rel, NULL, rows, startup, total, NIL, \
+							outer, NULL, NIL, NIL)
+#else
+#define weir_create_foreignscan_path(root, rel, rows, startup, total, outer) \
+	create_foreignscan_path(root, rel, NULL, rows, startup, total, NIL, \
+							outer, NULL, NIL)
+#endif
+
+/* 18 split explain.h; WEIR_EXPLAIN is defined by who needs it. */
+#ifdef WEIR_EXPLAIN
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+#endif
 
 #endif							/* WEIR_COMPAT_H */

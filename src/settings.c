@@ -49,6 +49,9 @@ weir_define_settings(void)
 							 &weir_produce_in_transaction, false,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 
+#ifdef WEIR_TEST
+	weir_define_test_settings();
+#endif
 	MarkGUCPrefixReserved("weir");
 }
 

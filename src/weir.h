@@ -73,6 +73,7 @@ extern void weir_wake_at_commit(void);
  */
 #ifdef WEIR_TEST
 extern void weir_fault_point(const char *name);
+extern void weir_define_test_settings(void);
 #define WEIR_FAULT(name) weir_fault_point(name)
 #else
 #define WEIR_FAULT(name) ((void) 0)

@@ -24,8 +24,7 @@ typedef struct WeirFrom
 } WeirFrom;
 
 /* Raises 0A000 with the message and the hint, both complete sentences. */
-extern void weir_refuse(const char *message, const char *hint)
-			pg_attribute_noreturn();
+weir_noreturn extern void weir_refuse(const char *message, const char *hint);
 
 /* accept_query.c */
 extern void weir_accept_clauses(const Query *query);

@@ -44,7 +44,6 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "rewrite/rewriteManip.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 #include "window/window.h"
@@ -63,7 +62,7 @@ typedef struct StrayWindow
 } StrayWindow;
 
 static Node *normalize(const Query *query, const WeirFrom *from, Node *expr);
-static Node *place_window_mutator(Node *node, void *context);
+static Node *settle_vars_mutator(Node *node, void *context);
 static List *group_expressions(const Query *query, List *targets);
 static Node *find_window_key(List *raw_keys);
 static bool refuse_stray_window_walker(Node *node, void *context);
@@ -158,27 +157,22 @@ static Node *
 normalize(const Query *query, const WeirFrom *from, Node *expr)
 {
 	Query	   *mutable_query = unconstify(Query *, query);
+	WeirFrom	settled = *from;
 
 	if (expr == NULL)
 		return NULL;
-	expr = weir_flatten_group_exprs(mutable_query, copyObject(expr));
-	expr = weir_flatten_join_alias_vars(mutable_query, expr);
 	if (from->window_call != NULL)
-	{
-		WeirFrom	placed = *from;
-
-		placed.window_call = (FuncExpr *)
+		settled.window_call = (FuncExpr *)
 			weir_flatten_join_alias_vars(mutable_query,
 										 (Node *) copyObject(from->window_call));
-		expr = place_window_mutator(expr, &placed);
-	}
-	ChangeVarNodes(expr, from->source_rti, 1, 0);
-	return expr;
+	expr = weir_flatten_group_exprs(mutable_query, copyObject(expr));
+	expr = weir_flatten_join_alias_vars(mutable_query, expr);
+	return settle_vars_mutator(expr, &settled);
 }
 
 /* context is the WeirFrom. */
 static Node *
-place_window_mutator(Node *node, void *context)
+settle_vars_mutator(Node *node, void *context)
 {
 	WeirFrom   *from = (WeirFrom *) context;
 
@@ -188,11 +182,21 @@ place_window_mutator(Node *node, void *context)
 	{
 		Var		   *var = (Var *) node;
 
-		if (var->varno == from->window_rti && var->varlevelsup == 0)
-			return (Node *) copyObject(from->window_call);
-		return (Node *) copyObject(var);
+		/* the call has Vars of the source to settle, and none of its own */
+		if (var->varno == from->window_rti)
+			return settle_vars_mutator((Node *) from->window_call, context);
+		if (var->varno != from->source_rti || var->varlevelsup != 0)
+			elog(ERROR, "unexpected Var of range table entry %d",
+				 (int) var->varno);
+
+		/*
+		 * A new Var, because the old one may remember that it was written
+		 * through the alias of a join, which deparsing would look for.
+		 */
+		return (Node *) makeVar(1, var->varattno, var->vartype, var->vartypmod,
+								var->varcollid, 0);
 	}
-	return expression_tree_mutator(node, place_window_mutator, context);
+	return expression_tree_mutator(node, settle_vars_mutator, context);
 }
 
 /* The expressions of GROUP BY, in its order. */

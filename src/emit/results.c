@@ -100,7 +100,7 @@ insert_row(Writer *writer, TupleTableSlot *row, WeirPlacement *at)
 		flush(writer);
 }
 
-pg_attribute_noreturn()
+weir_noreturn
 static void
 row_has_vanished(Relation v)
 {

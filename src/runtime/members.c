@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define FIRST_BACKOFF_MS 1000
@@ -43,6 +44,17 @@ weir_members_are_stale(const WeirWorker *worker)
 		pg_atomic_read_u64(&weir_shared->generation);
 }
 
+static bool
+has_user_mapping(Oid user, Oid server)
+{
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+								 ObjectIdGetDatum(user),
+								 ObjectIdGetDatum(server)) ||
+		SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+							  ObjectIdGetDatum(InvalidOid),
+							  ObjectIdGetDatum(server));
+}
+
 /*
  * All that a consumer and a decoder are made of.  When it changes, everything
  * that was made of it is made anew.
@@ -57,7 +69,7 @@ print_stream(Oid stream, TupleDesc desc, Oid owner)
 	initStringInfo(&print);
 	appendStringInfo(&print, "%s %s", nodeToString(table->options),
 					 nodeToString(server->options));
-	if (weir_has_user_mapping(owner, server->serverid))
+	if (has_user_mapping(owner, server->serverid))
 		appendStringInfo(&print, " %s",
 						 nodeToString(GetUserMapping(owner, server->serverid)->options));
 	for (int i = 0; i < desc->natts; i++)
@@ -501,7 +513,7 @@ weir_members_open(WeirWorker *worker)
 
 			if (run->def->owner == first->def->owner &&
 				equal(run->def->settings, first->def->settings) &&
-				Abs(total_position(run) - total_position(first)) < CLOSE_ENOUGH)
+				llabs(total_position(run) - total_position(first)) < CLOSE_ENOUGH)
 				together = lappend(together, run);
 		}
 		foreach(cell, together)

@@ -81,7 +81,4 @@ extern void weir_members_merge_feeds(WeirWorker *worker);
 extern void weir_members_answer_waits(WeirWorker *worker);
 extern void weir_members_apply_settings(WeirWorker *worker, List *settings);
 
-/* weir_worker.c */
-extern double weir_busy_share(void);
-
 #endif							/* WEIR_MEMBERS_H */

@@ -27,6 +27,9 @@ typedef struct WeirWorkerArgs
 
 extern PGDLLEXPORT void weir_worker_main(Datum arg);
 
+/* The share of a core that this process used lately, its threads included. */
+extern double weir_busy_share(void);
+
 /* ---- a batch: messages of one stream, decoded once for all its views ---- */
 
 /* Small enough for its columns to stay in cache, large enough to amortise. */

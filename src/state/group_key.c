@@ -16,7 +16,6 @@
 #include "catalog/pg_type.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
-#include "utils/pg_locale.h"
 #include "utils/typcache.h"
 
 /*
@@ -178,7 +177,7 @@ weir_key_hash(const WeirKeyFormat *format, const char *image, uint32 len)
 	return format->exact ? hash_words(image, len) : hash_keys(format, image);
 }
 
-pg_attribute_noreturn()
+weir_noreturn
 static void
 key_too_long(void)
 {

@@ -66,7 +66,7 @@ weir_group_save(const WeirGroupTable *table, const WeirGroup *group,
 		checksum(out->data + start, out->len - start);
 }
 
-pg_attribute_noreturn()
+weir_noreturn
 static void
 damaged(const char *what)
 {
