@@ -67,16 +67,24 @@ get_view(Oid relid)
 static WeirViewDef *
 get_view_to_control(Oid relid, const char *function)
 {
+	char	   *name;
+
 	PreventCommandIfReadOnly(function);
 	(void) get_view(relid);
+	name = get_rel_name(relid);
 	if (!weir_owns_relation(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
 	LockRelationOid(relid, ShareUpdateExclusiveLock);
 
 	/* it may have gone, or gone to somebody else, while we waited */
-	if (get_rel_name(relid) != NULL &&
-		!weir_owns_relation(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("continuous view \"%s\" was dropped concurrently",
+						name),
+				 errhint("See weir.views for the continuous views of this database.")));
+	if (!weir_owns_relation(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
 	return get_view(relid);
 }
 

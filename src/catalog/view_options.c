@@ -46,6 +46,7 @@ typedef struct OptionKind
 	void		(*check) (const char *value);	/* raises; NULL: see only */
 	const char *only;			/* the one value that is true today */
 	bool		fixed;			/* cannot be changed later */
+	const char *bare;			/* what the option means without a value */
 } OptionKind;
 
 static void check_continuous(const char *value);
@@ -54,21 +55,21 @@ static void check_on_error(const char *value);
 static void check_start(const char *value);
 
 static const OptionKind kinds[] = {
-	{"continuous", check_continuous, NULL, true},
-	{"commit_interval", check_commit_interval, NULL, false},
-	{"on_error", check_on_error, NULL, false},
-	{"start", check_start, NULL, true},
-	{"watermark", NULL, "none", false},
-	{"idle_timeout", NULL, "off", false},
-	{"max_future_skew", NULL, NULL, false},
-	{"late", NULL, NULL, false},
-	{"allowed_lateness", NULL, NULL, false},
-	{"emit", NULL, "changes", false},
-	{"publish_interval", NULL, NULL, false},
-	{"changelog", NULL, "off", false},
-	{"changelog_retention", NULL, NULL, false},
-	{"retention", NULL, "off", false},
-	{"append_only", NULL, "off", false},
+	{"continuous", check_continuous, NULL, true, "true"},
+	{"commit_interval", check_commit_interval, NULL, false, NULL},
+	{"on_error", check_on_error, NULL, false, NULL},
+	{"start", check_start, NULL, true, NULL},
+	{"watermark", NULL, "none", false, NULL},
+	{"idle_timeout", NULL, "off", false, NULL},
+	{"max_future_skew", NULL, NULL, false, NULL},
+	{"late", NULL, NULL, false, NULL},
+	{"allowed_lateness", NULL, NULL, false, NULL},
+	{"emit", NULL, "changes", false, NULL},
+	{"publish_interval", NULL, NULL, false, NULL},
+	{"changelog", NULL, "off", false, NULL},
+	{"changelog_retention", NULL, NULL, false, NULL},
+	{"retention", NULL, "off", false, NULL},
+	{"append_only", NULL, "off", false, "error"},
 };
 
 /*--------------------------------------------------------------------------
@@ -343,9 +344,9 @@ weir_start_offsets(List *options, const WeirPartitionRange *ranges, int n,
 							   given[i].partition), start_hint);
 		if (given[i].offset < ranges[p].low || given[i].offset > ranges[p].high)
 			bad_value("start", value,
-					  psprintf("Partition %d holds offsets " INT64_FORMAT " to " INT64_FORMAT ", and " INT64_FORMAT " comes next.",
+					  psprintf("Partition %d can be read from offset " INT64_FORMAT " on; the next message gets offset " INT64_FORMAT ".",
 							   given[i].partition, ranges[p].low,
-							   ranges[p].high - 1, ranges[p].high),
+							   ranges[p].high),
 					  start_hint);
 		starts[p] = given[i].offset;
 	}
@@ -392,13 +393,13 @@ check_option(DefElem *option)
 	const OptionKind *kind = find_kind(option->defname);
 	const char *value;
 
-	/* continuous alone is true; any other option says something */
-	if (option->arg == NULL && kind->check != check_continuous)
+	/* two may stand alone; any other option says something */
+	if (option->arg == NULL && kind->bare == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("weir.%s needs a value", option->defname),
 				 errhint("Write weir.%s = '...'.", option->defname)));
-	value = option->arg == NULL ? "true" : defGetString(option);
+	value = option->arg == NULL ? kind->bare : defGetString(option);
 
 	if (kind->check != NULL)
 		kind->check(value);
