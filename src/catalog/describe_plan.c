@@ -126,7 +126,7 @@ static char *
 show(const WeirPlan *plan, Node *expr, bool of_group)
 {
 	List	   *names = deparse_context_for(get_rel_name(plan->source),
-										   plan->source);
+											plan->source);
 
 	if (of_group)
 		expr = put_back_mutator(expr, unconstify(WeirPlan *, plan));
