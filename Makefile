@@ -78,7 +78,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble decode view_ddl view_options
+REGRESS = tumble decode definition_language view_ddl view_options
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif
@@ -91,6 +91,9 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 srcdir ?= .
 include $(PGXS)
+
+# PGXS tracks no headers, and a stale object reads structs that have moved
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
 
 # objects live in subfolders, which a VPATH build has to make first
 $(OBJS): | $(sort $(dir $(OBJS)))
