@@ -244,9 +244,13 @@ fail_syntax(JsonScan *scan, const char *p)
 static inline const char *
 skip_space(const char *p, const char *end)
 {
-	while (p < end &&
-		   (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+	/* nearly always nothing or one space: one comparison a byte */
+	while (p < end && (unsigned char) *p <= ' ')
+	{
+		if (*p != ' ' && *p != '\n' && *p != '\r' && *p != '\t')
+			break;
 		p++;
+	}
 	return p;
 }
 
