@@ -16,6 +16,8 @@ OBJS = \
 	src/decode/csv_decode.o \
 	src/decode/decoder.o \
 	src/decode/json_scan.o \
+	src/decode/json_shape.o \
+	src/decode/json_text.o \
 	src/decode/try_decode.o \
 	src/window/tumble.o
 
