@@ -171,7 +171,7 @@ main(int argc, char **argv)
 			{
 				WeirJsonValue *value = &values[a];
 				bool		quoted = value->kind == WEIR_JSON_STRING ||
-					value->kind == WEIR_JSON_ESCAPED;
+				value->kind == WEIR_JSON_ESCAPED;
 
 				compared++;
 				if (start == NULL ? value->kind != WEIR_JSON_ABSENT :
