@@ -1,8 +1,10 @@
 -- Decoding: bytes to rows.  The oracle is Postgres' own parser and casts; what
 -- is printed is mostly how many answers differ from it.
-CREATE EXTENSION pg_weir;
-SET timezone = 'America/New_York';
 SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_weir;
+SET timezone = 'America/New_York';
+CREATE SCHEMA decode_test;
+SET search_path = decode_test, public;
 
 -- The decoder reads nothing but options, so a wrapper without code will do.
 CREATE FOREIGN DATA WRAPPER test_fdw;
@@ -456,10 +458,13 @@ CALL refuse($$a bigint OPTIONS (metadata 'offset')$$, $$format 'bytes'$$);
 
 -- Whoever may not read the stream may not try its decoder either.
 CREATE ROLE weir_decode_nobody;
-GRANT USAGE ON SCHEMA weir TO weir_decode_nobody;
+GRANT USAGE ON SCHEMA weir, decode_test TO weir_decode_nobody;
 SET ROLE weir_decode_nobody;
 SELECT weir.try_decode('clicks', '{}');
 RESET ROLE;
 SELECT weir.try_decode('seeds', '{}');
-REVOKE USAGE ON SCHEMA weir FROM weir_decode_nobody;
+REVOKE USAGE ON SCHEMA weir, decode_test FROM weir_decode_nobody;
 DROP ROLE weir_decode_nobody;
+
+DROP SCHEMA decode_test CASCADE;
+DROP FOREIGN DATA WRAPPER test_fdw CASCADE;
