@@ -33,6 +33,8 @@ OBJS = \
 	src/decode/csv_decode.o \
 	src/decode/decoder.o \
 	src/decode/json_scan.o \
+	src/decode/json_shape.o \
+	src/decode/json_text.o \
 	src/decode/try_decode.o \
 	src/emit/books.o \
 	src/emit/project.o \
@@ -82,6 +84,7 @@ REGRESS = tumble decode definition_language view_ddl view_options
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif
+REGRESS = decode
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 ISOLATION = view_create view_control
