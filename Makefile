@@ -19,6 +19,13 @@ OBJS = \
 	src/source/kafka_handle.o \
 	src/source/kafka_options.o \
 	src/source/kafka_probe.o \
+	src/decode/convert.o \
+	src/decode/convert_number.o \
+	src/decode/convert_time.o \
+	src/decode/csv_decode.o \
+	src/decode/decoder.o \
+	src/decode/json_scan.o \
+	src/decode/try_decode.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers

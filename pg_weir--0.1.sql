@@ -107,6 +107,16 @@ CREATE FOREIGN DATA WRAPPER weir_kafka
 
 COMMENT ON FOREIGN DATA WRAPPER weir_kafka IS 'topics of Apache Kafka';
 
+-- What would become of this message?  Says what a view would make of it:
+-- verdict is row, skip (a tombstone) or bad.  Needs SELECT on the stream.
+CREATE FUNCTION weir.try_decode(stream regclass, payload bytea,
+								key bytea DEFAULT NULL,
+								OUT verdict text, OUT sqlstate text,
+								OUT message text, OUT "row" jsonb)
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_try_decode';
+
 --------------------------------------------------------------------------
 -- Windows
 --------------------------------------------------------------------------

@@ -65,4 +65,36 @@
 #endif
 #endif
 
+/*
+ * Input functions that report instead of raising: PostgreSQL 16 (soft errors,
+ * nodes/miscnodes.h).  On 15 they raise, and whoever calls the decoder
+ * catches.
+ */
+#if PG_VERSION_NUM >= 160000
+#include "nodes/miscnodes.h"
+#endif
+
+#include "fmgr.h"
+
+static inline bool
+weir_input_function_call(FmgrInfo *function, char *text, Oid typioparam,
+						 int32 typmod, Datum *result, int *sqlstate,
+						 const char **message)
+{
+#if PG_VERSION_NUM >= 160000
+	ErrorSaveContext escontext = {T_ErrorSaveContext};
+
+	escontext.details_wanted = true;
+	if (InputFunctionCallSafe(function, text, typioparam, typmod,
+							  (Node *) &escontext, result))
+		return true;
+	*sqlstate = escontext.error_data->sqlerrcode;
+	*message = escontext.error_data->message;
+	return false;
+#else
+	*result = InputFunctionCall(function, text, typioparam, typmod);
+	return true;
+#endif
+}
+
 #endif							/* WEIR_COMPAT_H */
