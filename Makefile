@@ -6,15 +6,56 @@ DATA = pg_weir--0.1.sql
 PGFILEDESC = "pg_weir - continuous views"
 
 OBJS = \
-	src/pg_weir.o \
-	src/settings.o \
 	src/aggregate/aggregate.o \
+	src/aggregate/extreme.o \
+	src/aggregate/numeric_sum.o \
+	src/aggregate/sums.o \
+	src/catalog/accept_function.o \
+	src/catalog/accept_query.o \
+	src/catalog/adopt_views.o \
+	src/catalog/alter_view.o \
+	src/catalog/control_view.o \
+	src/catalog/create_view.o \
+	src/catalog/database_label.o \
+	src/catalog/ddl_hook.o \
+	src/catalog/describe_plan.o \
+	src/catalog/drop_view.o \
 	src/catalog/plan_query.o \
+	src/catalog/read_only.o \
+	src/catalog/run_sql.o \
+	src/catalog/view_options.o \
+	src/catalog/view_parts.o \
+	src/catalog/weir_catalog.o \
+	src/decode/convert.o \
+	src/decode/convert_number.o \
+	src/decode/convert_time.o \
+	src/decode/csv_decode.o \
+	src/decode/decoder.o \
+	src/decode/json_scan.o \
+	src/decode/try_decode.o \
+	src/emit/books.o \
+	src/emit/project.o \
+	src/emit/results.o \
+	src/emit/states.o \
 	src/fdw/kafka_encode.o \
 	src/fdw/kafka_fdw.o \
 	src/fdw/kafka_insert.o \
 	src/fdw/kafka_quals.o \
 	src/fdw/kafka_scan.o \
+	src/monitor/view_functions.o \
+	src/monitor/wait_for.o \
+	src/pg_weir.o \
+	src/runtime/fault_point.o \
+	src/runtime/feed.o \
+	src/runtime/fold.o \
+	src/runtime/members.o \
+	src/runtime/run.o \
+	src/runtime/watchdog.o \
+	src/runtime/weir_commit.o \
+	src/runtime/weir_launcher.o \
+	src/runtime/weir_shmem.o \
+	src/runtime/weir_worker.o \
+	src/settings.o \
 	src/source/kafka_client.o \
 	src/source/kafka_handle.o \
 	src/source/kafka_options.o \
@@ -26,6 +67,12 @@ OBJS = \
 	src/decode/decoder.o \
 	src/decode/json_scan.o \
 	src/decode/try_decode.o \
+	src/state/budget.o \
+	src/state/group_key.o \
+	src/state/group_table.o \
+	src/state/state_bytes.o \
+	src/state/value_store.o \
+	src/window/calendar.o \
 	src/window/tumble.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -37,8 +84,17 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = 
+REGRESS = tumble view_ddl view_options
+REGRESS = tumble
+ifdef WEIR_TEST
+REGRESS += query_plan
+endif
 REGRESS_OPTS = --inputdir=$(srcdir)
+ISOLATION = view_create view_control
+ISOLATION_OPTS = --inputdir=$(srcdir)/test
+
+# Isolation specs cannot read the environment; they find the broker here.
+installcheck: export PGOPTIONS := $(PGOPTIONS) -c weir_test.bootstrap=$(WEIR_BOOTSTRAP)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)

@@ -23,7 +23,8 @@ CREATE TABLE weir_data.views (
 	home		text NOT NULL,
 	options		text[] NOT NULL,	-- as given, 'commit_interval=100 ms'
 	settings	text[] NOT NULL,	-- pinned, name and value in turn
-	paused		boolean NOT NULL
+	paused		boolean NOT NULL,
+	epoch		bigint NOT NULL DEFAULT 0	-- raised by rebuild
 );
 CREATE INDEX views_relid ON weir_data.views (relid);
 
@@ -42,6 +43,9 @@ CREATE TABLE weir_data.status (
 	message		text,
 	detail		text,
 	hint		text,
+	groups		bigint NOT NULL DEFAULT 0,	-- in weir_data.state_<id>
+	state_bytes	bigint NOT NULL DEFAULT 0,
+	busy		float8,				-- share of the worker's time, lately
 	last_commit	timestamptz,
 	commits		bigint NOT NULL DEFAULT 0,
 	commit_us	bigint NOT NULL DEFAULT 0,
@@ -67,8 +71,9 @@ CREATE TABLE weir_data.positions (
 	PRIMARY KEY (view_id, partition)
 ) WITH (fillfactor = 20);
 
--- source is text here, resolved when read: a dump must restore although
--- a relation is missing.
+-- source is an OID here and no regclass, so that a dump restores although a
+-- relation is missing.  It is what the worker read at the time; readers are
+-- shown the view's source of now.
 CREATE TABLE weir_data.dead_letters (
 	view_id		text COLLATE "C" NOT NULL,
 	source		oid NOT NULL,
@@ -92,10 +97,14 @@ SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
 --------------------------------------------------------------------------
 
 CREATE FUNCTION weir.kafka_fdw_handler() RETURNS fdw_handler
-LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_handler';
+	LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_kafka_fdw_handler';
 
 CREATE FUNCTION weir.kafka_fdw_validator(options text[], catalog oid) RETURNS void
-LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_validator';
+	LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_kafka_fdw_validator';
 
 COMMENT ON FUNCTION weir.kafka_fdw_validator(text[], oid) IS
 	'checks options of Kafka servers, user mappings, tables and columns against the allow-list';
@@ -121,10 +130,208 @@ CREATE FUNCTION weir.try_decode(stream regclass, payload bytea,
 -- Windows
 --------------------------------------------------------------------------
 
+-- The window [lower, upper) that holds ts.  A NULL origin is the default:
+-- 2000-01-03 00:00 (a Monday) in tz, 2000-01-01 for sizes in months.  Any other
+-- NULL gives NULL, so the functions are not STRICT.
+CREATE FUNCTION tumble(ts timestamptz, size interval,
+					   origin timestamptz DEFAULT NULL, tz text DEFAULT 'UTC')
+RETURNS tstzrange
+AS 'MODULE_PATHNAME', 'weir_tumble_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION tumble(ts timestamp, size interval,
+					   origin timestamp DEFAULT NULL)
+RETURNS tsrange
+AS 'MODULE_PATHNAME', 'weir_tumble_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION tumble(timestamptz, interval, timestamptz, text)
+IS 'the window of a fixed size that holds a timestamp; days and months are those of the time zone';
+COMMENT ON FUNCTION tumble(timestamp, interval, timestamp)
+IS 'the window of a fixed size that holds a timestamp';
+
 --------------------------------------------------------------------------
 -- Continuous views: DDL and control
 --------------------------------------------------------------------------
 
+-- Marks the database for the launcher and wakes it, also when a restore fills
+-- the table.
+CREATE FUNCTION weir_data.views_changed() RETURNS trigger
+AS 'MODULE_PATHNAME', 'weir_views_changed'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+CREATE TRIGGER views_changed
+AFTER INSERT OR UPDATE OR DELETE ON weir_data.views
+FOR EACH STATEMENT EXECUTE FUNCTION weir_data.views_changed();
+
+-- Keeps users from writing into v; the argument is the id of the view.
+CREATE FUNCTION weir.read_only() RETURNS trigger
+AS 'MODULE_PATHNAME', 'weir_read_only'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+-- Returns once the view holds everything that its source had at the call.
+CREATE FUNCTION weir.wait_for(view regclass, timeout interval DEFAULT '30 s')
+RETURNS void
+AS 'MODULE_PATHNAME', 'weir_wait_for'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION weir.pause(view regclass) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_pause'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION weir.resume(view regclass) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_resume'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION weir.rebuild(view regclass, accept_loss boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'weir_rebuild'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION weir.definition(view regclass) RETURNS text
+AS 'MODULE_PATHNAME', 'weir_definition'
+LANGUAGE C STABLE STRICT SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION weir.read_only() IS 'trigger: keeps users from writing into a continuous view';
+COMMENT ON FUNCTION weir.pause(regclass) IS 'stop a continuous view; it keeps its rows and its positions';
+COMMENT ON FUNCTION weir.resume(regclass) IS 'let a paused or stalled continuous view go on';
+COMMENT ON FUNCTION weir.rebuild(regclass, boolean) IS 'compute a continuous view again from its source';
+COMMENT ON FUNCTION weir.definition(regclass) IS 'the query of a continuous view';
+
 --------------------------------------------------------------------------
 -- Monitoring
 --------------------------------------------------------------------------
+
+-- The process that serves a view, NULL if none does.
+CREATE FUNCTION weir.worker_pid(view regclass) RETURNS integer
+AS 'MODULE_PATHNAME', 'weir_worker_pid'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+-- Everybody may read these; each shows what the reader may see: views that he
+-- may SELECT from, and payloads of views whose owner he is.  The barrier keeps
+-- functions in his WHERE clause away from the rest.
+
+CREATE FUNCTION weir_data.definitions(
+	OUT view oid, OUT id text, OUT owner oid, OUT source oid, OUT paused boolean)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'weir_definitions'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION weir_data.now() RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'weir_sql_now'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+-- What keeps a view from going on without being its own fault comes second:
+-- a stall is reported first.  Once weir.worker_pid(oid) exists, a view that no
+-- worker serves is told here, beside weir.enabled.
+CREATE VIEW weir.views WITH (security_barrier) AS
+SELECT d.view::pg_catalog.regclass AS view,
+	CASE WHEN s.sqlstate IS NOT NULL THEN 'stalled'
+		 WHEN d.paused THEN 'paused'
+		 ELSE s.phase END AS state,
+	s.sqlstate,
+	CASE WHEN s.sqlstate IS NOT NULL THEN s.message
+		 WHEN d.paused THEN NULL
+		 WHEN NOT e.enabled THEN 'weir.enabled is off' END AS message,
+	s.detail,
+	CASE WHEN s.sqlstate IS NOT NULL THEN s.hint
+		 WHEN d.paused THEN 'Call weir.resume() to let it go on.'
+		 WHEN NOT e.enabled THEN 'Set weir.enabled to on and reload the configuration.' END AS hint,
+	NULL::pg_catalog.timestamptz AS watermark,
+	NULL::pg_catalog.text AS held_by,
+	NULL::pg_catalog.text AS channel,
+	s.last_commit
+FROM weir_data.definitions() d
+	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
+	CROSS JOIN (SELECT COALESCE(pg_catalog.current_setting('weir.enabled', true), 'on')::pg_catalog.bool) e(enabled)
+WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
+
+-- lag counts offsets, of which compaction and transactions leave some empty.
+-- lag_seconds: how long ago the broker took the last message that was read.
+CREATE VIEW weir.partitions WITH (security_barrier) AS
+SELECT d.view::pg_catalog.regclass AS view,
+	d.source::pg_catalog.regclass AS source,
+	p.partition,
+	p.position::pg_catalog.text AS position,
+	p.source_end::pg_catalog.text AS source_end,
+	CASE WHEN p.source_end IS NOT NULL
+		 THEN GREATEST(p.source_end OPERATOR(pg_catalog.-) p.position, 0) END AS lag,
+	CASE WHEN p.source_end OPERATOR(pg_catalog.<=) p.position THEN 0
+		 WHEN p.last_time IS NOT NULL
+		 THEN GREATEST(0, EXTRACT(epoch FROM weir_data.now() OPERATOR(pg_catalog.-) p.last_time))
+	END::pg_catalog.float8 AS lag_seconds,
+	NULL::pg_catalog.timestamptz AS watermark,
+	NULL::pg_catalog.bool AS idle
+FROM weir_data.definitions() d
+	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
+WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
+
+-- As of the last commit.  groups_in_memory is for weir.live_stats() to fill.
+-- commit_ms is the sum over all commits.
+CREATE VIEW weir.stat_views WITH (security_barrier) AS
+SELECT d.view::pg_catalog.regclass AS view,
+	p.rows_in,
+	p.rows_filtered,
+	0::pg_catalog.int8 AS late_applied,
+	0::pg_catalog.int8 AS late_side,
+	0::pg_catalog.int8 AS late_dropped,
+	p.dead_letters,
+	NULL::pg_catalog.int8 AS groups_in_memory,
+	s.groups AS groups_on_disk,
+	s.state_bytes,
+	s.commits,
+	s.commit_us OPERATOR(pg_catalog./) 1000.0::pg_catalog.float8 AS commit_ms,
+	s.wal_bytes,
+	s.busy
+FROM weir_data.definitions() d
+	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
+	CROSS JOIN LATERAL (
+		SELECT COALESCE(pg_catalog.sum(q.rows_in), 0)::pg_catalog.int8 AS rows_in,
+			COALESCE(pg_catalog.sum(q.rows_filtered), 0)::pg_catalog.int8 AS rows_filtered,
+			COALESCE(pg_catalog.sum(q.dead_letters), 0)::pg_catalog.int8 AS dead_letters
+		FROM weir_data.positions q
+		WHERE q.view_id OPERATOR(pg_catalog.=) d.id) p
+WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
+
+-- Over the views of a source that the reader may see: lag is that of the view
+-- that is furthest behind, the counters are sums.
+CREATE VIEW weir.stat_sources WITH (security_barrier) AS
+SELECT d.source::pg_catalog.regclass AS source,
+	pg_catalog.count(DISTINCT d.view) AS views,
+	pg_catalog.count(DISTINCT p.partition) AS partitions,
+	COALESCE(pg_catalog.sum(p.rows_in), 0)::pg_catalog.int8 AS rows_in,
+	COALESCE(pg_catalog.sum(p.tombstones), 0)::pg_catalog.int8 AS tombstones,
+	COALESCE(pg_catalog.sum(p.dead_letters), 0)::pg_catalog.int8 AS dead_letters,
+	pg_catalog.max(p.lag) AS lag,
+	pg_catalog.max(p.last_time) AS last_time
+FROM weir_data.definitions() d
+	LEFT JOIN (
+		SELECT q.view_id, q.partition,
+			pg_catalog.sum(q.rows_in) AS rows_in,
+			pg_catalog.sum(q.tombstones) AS tombstones,
+			pg_catalog.sum(q.dead_letters) AS dead_letters,
+			pg_catalog.sum(pg_catalog.sum(GREATEST(q.source_end OPERATOR(pg_catalog.-) q.position, 0)))
+				OVER (PARTITION BY q.view_id)::pg_catalog.int8 AS lag,
+			pg_catalog.max(q.last_time) AS last_time
+		FROM weir_data.positions q
+		GROUP BY q.view_id, q.partition) p ON p.view_id OPERATOR(pg_catalog.=) d.id
+WHERE pg_catalog.has_table_privilege(d.view, 'SELECT')
+GROUP BY d.source;
+
+-- The message of an error may quote the row that it is about, as Postgres' own
+-- do; the payload is that row, and the owner's alone.
+CREATE VIEW weir.dead_letters WITH (security_barrier) AS
+SELECT d.source::pg_catalog.regclass AS source,
+	d.view::pg_catalog.regclass AS view,
+	l.partition,
+	l."offset",
+	l.lsn,
+	l.sqlstate,
+	l.message,
+	CASE WHEN pg_catalog.pg_has_role(d.owner, 'USAGE') THEN l.payload END AS payload,
+	l.at
+FROM weir_data.definitions() d
+	JOIN weir_data.dead_letters l ON l.view_id OPERATOR(pg_catalog.=) d.id
+WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
+
+GRANT SELECT ON weir.views, weir.partitions, weir.stat_views,
+	weir.stat_sources, weir.dead_letters TO PUBLIC;

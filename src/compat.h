@@ -12,10 +12,175 @@
 #define WEIR_COMPAT_H
 
 #include "postgres.h"
+#include "access/tableam.h"
+#include "nodes/pathnodes.h"
+#include "optimizer/optimizer.h"
+#include "utils/rangetypes.h"
+#include "utils/timestamp.h"
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
 #error "pg_weir supports PostgreSQL 15 to 18"
 #endif
+
+/* 18 made it a specifier, which stands first. */
+#if PG_VERSION_NUM >= 180000
+#define weir_noreturn pg_noreturn
+#else
+#define weir_noreturn pg_attribute_noreturn()
+#endif
+
+/* 16 renamed the parts of a relation's locator. */
+#if PG_VERSION_NUM >= 160000
+#define weir_filenode(rel) ((Oid) (rel)->rd_locator.relNumber)
+#else
+#define weir_filenode(rel) ((rel)->rd_node.relNode)
+#endif
+
+/* 17 owns wait event sets by resource owner, no longer by memory context. */
+#if PG_VERSION_NUM >= 170000
+#define weir_create_wait_set(n) CreateWaitEventSet(NULL, n)
+#else
+#define weir_create_wait_set(n) CreateWaitEventSet(TopMemoryContext, n)
+#endif
+
+/* 17 numbers backends from 0, and by the process array. */
+#if PG_VERSION_NUM >= 170000
+#define weir_backend_index() ((int) MyProcNumber)
+#else
+#define weir_backend_index() ((int) MyBackendId - 1)
+#endif
+
+/* 17 gave intervals infinities. */
+#if PG_VERSION_NUM >= 170000
+#define weir_interval_is_plus_infinity(i) INTERVAL_IS_NOEND(i)
+#define weir_interval_is_minus_infinity(i) INTERVAL_IS_NOBEGIN(i)
+#define weir_interval_set_infinity(i, plus) \
+	do { if (plus) INTERVAL_NOEND(i); else INTERVAL_NOBEGIN(i); } while (0)
+#else
+#define weir_interval_is_plus_infinity(i) (false)
+#define weir_interval_is_minus_infinity(i) (false)
+#define weir_interval_set_infinity(i, plus) ((void) 0)
+#endif
+
+/*
+ * 16 told summarising indexes (BRIN) from others in the answer of
+ * table_tuple_update and in ExecInsertIndexTuples.
+ */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes WeirUpdateIndexes;
+#define WEIR_UPDATE_ALL_INDEXES TU_All
+#define weir_must_update_indexes(which) ((which) != TU_None)
+#define weir_insert_index_tuples(target, slot, estate, update, which) \
+	ExecInsertIndexTuples(target, slot, estate, update, false, NULL, NIL, \
+						  (which) == TU_Summarizing)
+#else
+typedef bool WeirUpdateIndexes;
+#define WEIR_UPDATE_ALL_INDEXES true
+#define weir_must_update_indexes(which) (which)
+#define weir_insert_index_tuples(target, slot, estate, update, which) \
+	ExecInsertIndexTuples(target, slot, estate, update, false, NULL, NIL)
+#endif
+
+/*
+ * 16 took the privileges that a query needs out of its range table, and made
+ * one object_aclcheck() and one object_ownercheck() of a function per class.
+ * Who uses these includes executor/executor.h, utils/acl.h and the header of
+ * the class.
+ */
+#if PG_VERSION_NUM >= 160000
+#define weir_check_query_permissions(query) \
+	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
+#define weir_server_aclcheck(server, role, mode) \
+	object_aclcheck(ForeignServerRelationId, server, role, mode)
+#define weir_owns_relation(relid, role) \
+	object_ownercheck(RelationRelationId, relid, role)
+#else
+#define weir_check_query_permissions(query) \
+	((void) ExecCheckRTPerms((query)->rtable, true))
+#define weir_server_aclcheck(server, role, mode) \
+	pg_foreign_server_aclcheck(server, role, mode)
+#define weir_owns_relation(relid, role) \
+	pg_class_ownercheck(relid, role)
+#endif
+
+/* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
+static inline Node *
+weir_flatten_join_alias_vars(Query *query, Node *node)
+{
+#if PG_VERSION_NUM >= 160000
+	return flatten_join_alias_vars(NULL, query, node);
+#else
+	return flatten_join_alias_vars(query, node);
+#endif
+}
+
+/*
+ * 18 put the expressions of GROUP BY into a range table entry of their own,
+ * with Vars in the places where they were used.
+ */
+static inline Node *
+weir_flatten_group_exprs(Query *query, Node *node)
+{
+#if PG_VERSION_NUM >= 180000
+	if (query->hasGroupRTE)
+		return flatten_group_exprs(NULL, query, node);
+#endif
+	return node;
+}
+
+/* 16 gave make_range() a place for soft errors. */
+static inline RangeType *
+weir_make_range(TypeCacheEntry *type, RangeBound *lower, RangeBound *upper)
+{
+#if PG_VERSION_NUM >= 160000
+	return make_range(type, lower, upper, false, NULL);
+#else
+	return make_range(type, lower, upper, false);
+#endif
+}
+
+/* 17 introduced infinite intervals. */
+static inline bool
+weir_interval_is_finite(const Interval *interval)
+{
+#if PG_VERSION_NUM >= 170000
+	return !INTERVAL_NOT_FINITE(interval);
+#else
+	return true;
+#endif
+}
+
+/*
+ * Input functions that report instead of raising: PostgreSQL 16 (soft errors,
+ * nodes/miscnodes.h).  On 15 they raise, and whoever calls the decoder
+ * catches.
+ */
+#if PG_VERSION_NUM >= 160000
+#include "nodes/miscnodes.h"
+#endif
+
+#include "fmgr.h"
+
+static inline bool
+weir_input_function_call(FmgrInfo *function, char *text, Oid typioparam,
+						 int32 typmod, Datum *result, int *sqlstate,
+						 const char **message)
+{
+#if PG_VERSION_NUM >= 160000
+	ErrorSaveContext escontext = {T_ErrorSaveContext};
+
+	escontext.details_wanted = true;
+	if (InputFunctionCallSafe(function, text, typioparam, typmod,
+							  (Node *) &escontext, result))
+		return true;
+	*sqlstate = escontext.error_data->sqlerrcode;
+	*message = escontext.error_data->message;
+	return false;
+#else
+	*result = InputFunctionCall(function, text, typioparam, typmod);
+	return true;
+#endif
+}
 
 /*
  * Foreign scans and inserts (fdw/).
@@ -64,37 +229,5 @@
 #include "commands/explain_state.h"
 #endif
 #endif
-
-/*
- * Input functions that report instead of raising: PostgreSQL 16 (soft errors,
- * nodes/miscnodes.h).  On 15 they raise, and whoever calls the decoder
- * catches.
- */
-#if PG_VERSION_NUM >= 160000
-#include "nodes/miscnodes.h"
-#endif
-
-#include "fmgr.h"
-
-static inline bool
-weir_input_function_call(FmgrInfo *function, char *text, Oid typioparam,
-						 int32 typmod, Datum *result, int *sqlstate,
-						 const char **message)
-{
-#if PG_VERSION_NUM >= 160000
-	ErrorSaveContext escontext = {T_ErrorSaveContext};
-
-	escontext.details_wanted = true;
-	if (InputFunctionCallSafe(function, text, typioparam, typmod,
-							  (Node *) &escontext, result))
-		return true;
-	*sqlstate = escontext.error_data->sqlerrcode;
-	*message = escontext.error_data->message;
-	return false;
-#else
-	*result = InputFunctionCall(function, text, typioparam, typmod);
-	return true;
-#endif
-}
 
 #endif							/* WEIR_COMPAT_H */

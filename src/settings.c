@@ -10,7 +10,6 @@
 #include <limits.h>
 
 #include "utils/guc.h"
-#include "utils/timestamp.h"
 
 bool		weir_enabled = true;
 int			weir_max_workers = 4;
@@ -27,7 +26,12 @@ weir_define_settings(void)
 							 &weir_enabled, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
-	DefineCustomIntVariable("weir.max_workers",
+	/*
+	 * A session that loads the library by itself may not define it: the
+	 * server would end the session, where CREATE of a view explains itself.
+	 */
+	if (weir_preloaded)
+		DefineCustomIntVariable("weir.max_workers",
 							"Largest number of workers, over all databases.",
 							"Each takes one of max_worker_processes.",
 							&weir_max_workers, 4, 0, 1000,
@@ -45,11 +49,9 @@ weir_define_settings(void)
 							 &weir_produce_in_transaction, false,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 
+#ifdef WEIR_TEST
+	weir_define_test_settings();
+#endif
 	MarkGUCPrefixReserved("weir");
 }
 
-TimestampTz
-weir_now(void)
-{
-	return GetCurrentTimestamp();
-}

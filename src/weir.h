@@ -41,6 +41,13 @@
 #define WEIR_SCHEMA "weir"
 #define WEIR_DATA_SCHEMA "weir_data"
 
+/*
+ * pg_weir.c: the library was loaded by shared_preload_libraries, so there are
+ * shared memory and workers.  False in a session that loaded it by itself, as
+ * CREATE EXTENSION does.
+ */
+extern bool weir_preloaded;
+
 /* settings.c */
 extern bool weir_enabled;
 extern int	weir_max_workers;
@@ -66,6 +73,7 @@ extern void weir_wake_at_commit(void);
  */
 #ifdef WEIR_TEST
 extern void weir_fault_point(const char *name);
+extern void weir_define_test_settings(void);
 #define WEIR_FAULT(name) weir_fault_point(name)
 #else
 #define WEIR_FAULT(name) ((void) 0)

@@ -1,7 +1,26 @@
 /*-------------------------------------------------------------------------
  *
  * aggregate.h
- *	  Transition states of pg_weir's own: fixed-size, exact, in place.
+ *	  Transition states of pg_weir's own: exact, of fixed size, in place.
+ *
+ * An aggregate call of Q is served by a *state*; calls that fold the same
+ * values in the same way (sum(x) and avg(x)) share one.  A state is a few words
+ * inside a group.  A state that must hold a value by reference (the least
+ * text, a numeric beyond 128 bits) owns one allocation in the value store and
+ * keeps its reference in those words.
+ *
+ * The contract, in the order of a state's life:
+ *
+ *	init		a fresh state, of no rows
+ *	advance		folds one value into each of n states
+ *	finish		the aggregate's result
+ *	save, load	the by-reference part as bytes; the fixed part is copied
+ *				as it stands
+ *	release		frees the by-reference part
+ *
+ * advance() may raise only where a comparison of the type does, or when shared
+ * memory is short; a caller that sees it raise throws the whole table away
+ * and loads it again from the last commit.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,9 +28,104 @@
 #define WEIR_AGGREGATE_H
 
 #include "weir.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "nodes/primnodes.h"
 
-/* True when this build can keep the aggregate call in a continuous view. */
+/* Where by-reference values of states live; state/value_store.c has one. */
+typedef uint64 WeirValueRef;
+
+typedef struct WeirValueStore WeirValueStore;
+extern WeirValueRef weir_value_put(WeirValueStore *store,
+								   const void *bytes, Size len);
+extern const char *weir_value_get(WeirValueStore *store,
+								  WeirValueRef ref, Size *len);
+extern void weir_value_free(WeirValueStore *store, WeirValueRef ref);
+
+typedef struct WeirState WeirState;
+
+typedef struct WeirStateOps
+{
+	const char *name;			/* for weir.explain and messages */
+	Size		size;			/* bytes in the group, a multiple of 8 */
+	bool		by_reference;	/* has save, load and release */
+	void		(*init) (const WeirState *state, char *words);
+	void		(*advance) (const WeirState *state, char **words,
+							const Datum *values, const bool *nulls, int n);
+	void		(*save) (const WeirState *state, const char *words,
+						 StringInfo out);
+	const char *(*load) (const WeirState *state, char *words,
+						 const char *in, const char *end);
+	void		(*release) (const WeirState *state, char *words);
+} WeirStateOps;
+
+struct WeirState
+{
+	const WeirStateOps *ops;
+	Size		offset;			/* of the words, within a group's states */
+	WeirValueStore *store;
+	Oid			arg_type;
+	Oid			collation;
+	int16		typlen;
+	bool		typbyval;
+	bool		least;			/* min (else max) */
+	FmgrInfo	compare;		/* btree comparison, of extreme.c's general
+								 * state */
+};
+
+/* How a call's result comes out of its state's words. */
+typedef Datum (*WeirFinish) (const WeirState *state, const char *words,
+							 bool *isnull);
+
+/* What serves a call: NULL ops when this release cannot keep it exactly. */
+typedef struct WeirClass
+{
+	const WeirStateOps *ops;
+	WeirFinish	finish;
+	bool		least;
+} WeirClass;
+
+extern WeirClass weir_classify(const Aggref *aggref);
+
+/* True when this release can keep the aggregate call in a continuous view. */
 extern bool weir_aggregate_supported(const Aggref *aggref);
+
+/*
+ * Makes state ready for the call: catalog look-ups, in CurrentMemoryContext.
+ */
+extern void weir_state_prepare(WeirState *state, const WeirClass *class_,
+							   const Aggref *aggref, WeirValueStore *store);
+
+/* sums.c: count, and sums and averages over integers, money and floats */
+extern const WeirStateOps weir_count_any;
+extern const WeirStateOps weir_count_rows;
+extern const WeirStateOps weir_int_sum;
+extern const WeirStateOps weir_float_sum;
+extern const WeirStateOps weir_interval_sum;
+extern Datum weir_count_finish(const WeirState *, const char *, bool *);
+extern Datum weir_int_sum_int8(const WeirState *, const char *, bool *);
+extern Datum weir_int_sum_numeric(const WeirState *, const char *, bool *);
+extern Datum weir_int_avg(const WeirState *, const char *, bool *);
+extern Datum weir_float_sum_float4(const WeirState *, const char *, bool *);
+extern Datum weir_float_sum_float8(const WeirState *, const char *, bool *);
+extern Datum weir_float_avg(const WeirState *, const char *, bool *);
+extern Datum weir_interval_sum_finish(const WeirState *, const char *, bool *);
+extern Datum weir_interval_avg(const WeirState *, const char *, bool *);
+
+/* numeric_sum.c */
+extern const WeirStateOps weir_numeric_sum;
+extern Datum weir_numeric_sum_finish(const WeirState *, const char *, bool *);
+extern Datum weir_numeric_avg(const WeirState *, const char *, bool *);
+extern Datum weir_int128_numeric(int128 value);
+
+/* extreme.c: min and max */
+extern const WeirStateOps weir_extreme_signed;
+extern const WeirStateOps weir_extreme_unsigned;
+extern const WeirStateOps weir_extreme_float4;
+extern const WeirStateOps weir_extreme_float8;
+extern const WeirStateOps weir_extreme_general;
+extern Datum weir_extreme_finish(const WeirState *, const char *, bool *);
+extern Datum weir_extreme_general_finish(const WeirState *, const char *,
+										 bool *);
 
 #endif							/* WEIR_AGGREGATE_H */

@@ -63,7 +63,13 @@ typedef struct WeirPlan
  * CurrentMemoryContext.  Constants are folded and all expressions are ready for
  * ExecInitExpr().
  *
- * Errors: 0A000 with a hint, for everything that is not accepted.
+ * Folding runs functions of the query's author, and ours are run with what
+ * rights the session has: the caller switches to the owner of the view, in a
+ * security-restricted operation and with a safe search_path, and has pinned
+ * the settings of the view.  A snapshot must be active.
+ *
+ * Errors: 0A000 with a hint, for everything that is not accepted; 22023 for a
+ * wrong window; what constant expressions raise.
  */
 extern WeirPlan *weir_plan_query(const Query *query);
 

@@ -3,6 +3,17 @@
  * weir_catalog.h
  *	  Definitions of continuous views as the catalog tables hold them.
  *
+ * Who may write what, and in which order locks are taken, so that nobody
+ * waits in a circle:
+ *
+ *	1. v itself, RowExclusiveLock or stronger.  DROP TABLE v holds it before
+ *	   all the rest, so whoever begins elsewhere can meet it head on.
+ *	2. The row of weir_data.views.  A worker's commit locks it FOR SHARE and
+ *	   compares epoch; DDL and the control functions update or delete it, and
+ *	   so wait for the commit under way and hold up the next.
+ *	3. weir_data.state_<id>.
+ *	4. The rows of status, positions and dead_letters.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef WEIR_CATALOG_H
@@ -10,6 +21,9 @@
 
 #include "weir.h"
 #include "nodes/parsenodes.h"
+
+/* The trigger on v that keeps users from writing; its argument is the id. */
+#define WEIR_READ_ONLY_TRIGGER "weir_read_only"
 
 typedef enum WeirOnError
 {
@@ -28,6 +42,7 @@ typedef struct WeirViewOptions
 typedef struct WeirViewDef
 {
 	char		id[WEIR_ID_LEN + 1];
+	int64		epoch;			/* another one: begin again from the catalog */
 	Oid			relid;			/* v */
 	Oid			owner;			/* of v */
 	Oid			query_view;		/* weir_data.query_<id> */
@@ -47,8 +62,21 @@ extern List *weir_catalog_views(void);
 /* NULL when relid is no continuous view. */
 extern WeirViewDef *weir_catalog_view(Oid relid);
 
-/* Q of a view, a copy. */
+/*
+ * Q of a view, a copy, as it was when analysed: its range table does not begin
+ * with the OLD and NEW that a stored view has on some releases.  Privileges
+ * are to be checked as the owner of the view.
+ */
 extern Query *weir_catalog_query(Oid query_view);
+
+/*
+ * Raises 42501 unless user_id may read what Q reads: SELECT on the columns of
+ * the source, USAGE on its server.
+ */
+extern void weir_check_source_privileges(const Query *query, Oid user_id);
+
+/* The one table or foreign table in Q's FROM, or InvalidOid. */
+extern Oid	weir_query_source(const Query *query);
 
 /* True when the extension is installed here. */
 extern bool weir_catalog_exists(void);
@@ -56,9 +84,24 @@ extern bool weir_catalog_exists(void);
 /* Oid of a table of weir_data by name, InvalidOid if missing. */
 extern Oid	weir_data_table(const char *name);
 
+/* '<system identifier>/<database oid>': where an OID of ours is valid. */
+extern const char *weir_home(void);
+
+/* Who owns the extension and with it weir_data. */
+extern Oid	weir_extension_owner(void);
+
 /*
- * catalog/ddl_hook.c: the ProcessUtility and object access hooks; called
- * once, from _PG_init.
+ * catalog/adopt_views.c: finds the tables of views that came here by a dump, a
+ * template or pg_upgrade, and records OIDs and dependencies anew.  A view
+ * whose table is missing or cannot be told is left as it is.  Returns the
+ * number of views adopted.  Called by the worker when it starts, in a
+ * transaction that may write.
+ */
+extern int	weir_catalog_adopt(void);
+
+/*
+ * catalog/ddl_hook.c: the ProcessUtility and object access hooks and the
+ * label provider; called once, from _PG_init.
  */
 extern void weir_install_ddl_hooks(void);
 

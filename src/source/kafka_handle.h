@@ -105,8 +105,8 @@ extern void weir_kafka_event_set(WeirKafkaEvent *event,
 								 rd_kafka_resp_err_t code, const char *text);
 
 /* Raises one, with `what` as the primary message. */
-extern void weir_kafka_raise(const WeirKafkaHandle *handle,
-							 const WeirKafkaEvent *event) pg_attribute_noreturn();
+weir_noreturn extern void weir_kafka_raise(const WeirKafkaHandle *handle,
+							 const WeirKafkaEvent *event);
 
 /*
  * The number of partitions and their ranges; waits at most timeout_ms.

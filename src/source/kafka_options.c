@@ -138,7 +138,7 @@ PG_FUNCTION_INFO_V1(weir_kafka_fdw_validator);
 PG_FUNCTION_INFO_V1(weir_kafka_property_names);
 
 static const KafkaOption *find_option(const char *name, int where);
-static void refuse_option(const char *name, int where) pg_attribute_noreturn();
+weir_noreturn static void refuse_option(const char *name, int where);
 static void check_option(const KafkaOption *option, const char *value);
 static void check_property(const KafkaOption *option, const char *value);
 static void check_topic(const char *topic);

@@ -29,9 +29,12 @@ typedef struct WeirTumble
 	int64		size;			/* microseconds, days or months */
 	bool		with_zone;		/* timestamptz (else timestamp) */
 	Timestamp	origin;			/* resolved; see tumble.c for its meaning */
-	pg_tz	   *zone;
+	pg_tz	   *zone;			/* NULL for timestamp */
+	int64		period;			/* microseconds between edges, 0 if it varies */
+	int64		phase;			/* of an edge, modulo period */
 	Timestamp	last_lower;
 	Timestamp	last_upper;
+	struct TypeCacheEntry *range_type;	/* tstzrange or tsrange */
 } WeirTumble;
 
 /* True for a call of weir.tumble, either overload. */

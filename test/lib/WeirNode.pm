@@ -66,6 +66,22 @@ timezone = 'UTC'
 EOF
 }
 
+# A postmaster that was killed can stay a zombie for as long as the machine's
+# first process pleases.  To the next one it looks alive, so its lock files have
+# to go; whoever is not a zombie keeps his.
+sub start
+{
+	my ($self, @rest) = @_;
+	for my $file ($self->data_dir . '/postmaster.pid',
+		$self->host . '/.s.PGSQL.' . $self->port . '.lock')
+	{
+		open my $fh, '<', $file or next;
+		chomp(my $pid = readline $fh);
+		unlink $file if _is_dead($pid);
+	}
+	return $self->SUPER::start(@rest);
+}
+
 sub sql_literal
 {
 	my ($s) = @_;
@@ -139,26 +155,41 @@ sub worker_pids
 	return split /\n/, $self->safe_psql('postgres', "$sql ORDER BY pid");
 }
 
-# kill9_worker(dbname): kill -9 the worker (waiting for there to be one) and
-# wait until the server, which restarts every session for it, is back.  Returns
-# the pid that was killed.
+# kill9_worker(dbname, kind): kill -9 the worker (waiting for there to be one)
+# and wait until the server, which restarts every session for it, is back.
+# Returns the pid that was killed.
 sub kill9_worker
 {
-	my ($self, $dbname) = @_;
+	my ($self, $dbname, $kind) = @_;
 	my @pids;
 	my $deadline = time + 30;
 
-	until (@pids = $self->worker_pids($dbname))
+	until (@pids = $self->worker_pids($dbname, $kind))
 	{
 		croak 'no worker to kill' if time > $deadline;
 		sleep 0.05;
 	}
+	my $seen = -s $self->logfile;
 	kill 9, @pids;
-	# the server must have noticed before "ready" means anything
-	$self->_wait_gone(@pids);
-	sleep 0.05;
+	# before the server has noticed, "ready" would mean nothing
+	$self->wait_for_log(qr/all server processes terminated; reinitializing/, $seen);
 	$self->wait_ready or croak 'the server did not come back';
 	return $pids[0];
+}
+
+# kill9(): the postmaster alone, as Cluster does it, but dead when it returns.
+# Returns the pids of its children, which should notice and go by themselves:
+# start() before they have (wait_gone) is refused by PostgreSQL.
+sub kill9
+{
+	my ($self) = @_;
+	my $postmaster = $self->{_pid} or return;
+	kill 'STOP', $postmaster;
+	my @children = _children($postmaster);
+	kill 9, $postmaster;
+	$self->wait_gone($postmaster);
+	$self->{_pid} = undef;
+	return @children;
 }
 
 # crash_server(): kill -9 the postmaster and all its children, as the machine's
@@ -172,7 +203,7 @@ sub crash_server
 	kill 'STOP', $postmaster;
 	my @children = _children($postmaster);
 	kill 9, $postmaster, @children;
-	$self->_wait_gone($postmaster, @children);
+	$self->wait_gone($postmaster, @children);
 	$self->{_pid} = undef;
 	$self->start unless $param{no_start};
 	return;
@@ -193,17 +224,24 @@ sub _children
 	return @found;
 }
 
-# Gone or a zombie that only waits for its parent's attention
-sub _wait_gone
+# Gone, or a zombie that only waits for its parent's attention
+sub _is_dead
+{
+	my ($pid) = @_;
+	open my $fh, '<', "/proc/$pid/stat" or return 1;
+	my $stat = <$fh>;
+	return !defined $stat || $stat =~ /\A\d+ \(.*\) [ZX] /s;
+}
+
+# wait_gone(pid ...): until all are; half a minute at most
+sub wait_gone
 {
 	my ($self, @pids) = @_;
 	my $deadline = time + 30;
 	for my $pid (@pids)
 	{
-		while (open my $fh, '<', "/proc/$pid/stat")
+		until (_is_dead($pid))
 		{
-			my $stat = <$fh>;
-			last if !defined $stat || $stat =~ /\A\d+ \(.*\) [ZX] /s;
 			croak "process $pid does not die" if time > $deadline;
 			sleep 0.02;
 		}

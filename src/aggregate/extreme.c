@@ -1,0 +1,302 @@
+/*-------------------------------------------------------------------------
+ *
+ * extreme.c
+ *	  min and max over everything that has an order.
+ *
+ * Types that fit a machine word compare in place.  All others go through the
+ * comparison function of their default btree operator class, and the winner is
+ * copied into the value store.  Where several representations of equal values
+ * meet, the first one that came is kept; Postgres, too, shows any of them.
+ *
+ * Nothing here can take a row back: a view over a source with deletes needs
+ * another state.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "aggregate/aggregate.h"
+
+#include <math.h>
+
+#include "utils/datum.h"
+#include "utils/expandeddatum.h"
+
+typedef struct Extreme
+{
+	int64		n;				/* values seen; 0 means none yet */
+	Datum		value;
+} Extreme;
+
+static void
+extreme_init(const WeirState *state, char *words)
+{
+	memset(words, 0, sizeof(Extreme));
+}
+
+static inline int64
+signed_word(Datum value, int16 typlen)
+{
+	switch (typlen)
+	{
+		case 2:
+			return DatumGetInt16(value);
+		case 4:
+			return DatumGetInt32(value);
+		default:
+			return DatumGetInt64(value);
+	}
+}
+
+static void
+extreme_signed_advance(const WeirState *state, char **words,
+					   const Datum *values, const bool *nulls, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Extreme    *extreme = (Extreme *) words[i];
+		int64		candidate;
+		int64		holder;
+
+		if (nulls[i])
+			continue;
+		candidate = signed_word(values[i], state->typlen);
+		holder = signed_word(extreme->value, state->typlen);
+		if (extreme->n++ == 0 ||
+			(state->least ? candidate < holder : candidate > holder))
+			extreme->value = values[i];
+	}
+}
+
+static void
+extreme_unsigned_advance(const WeirState *state, char **words,
+						 const Datum *values, const bool *nulls, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Extreme    *extreme = (Extreme *) words[i];
+		uint64		candidate;
+		uint64		holder;
+
+		if (nulls[i])
+			continue;
+		candidate = state->typlen == 4 ?
+			DatumGetUInt32(values[i]) : DatumGetUInt64(values[i]);
+		holder = state->typlen == 4 ?
+			DatumGetUInt32(extreme->value) : DatumGetUInt64(extreme->value);
+		if (extreme->n++ == 0 ||
+			(state->least ? candidate < holder : candidate > holder))
+			extreme->value = values[i];
+	}
+}
+
+/* Postgres' order of floats: NaN equals itself and is above everything. */
+static inline bool
+float_below(double a, double b)
+{
+	if (isnan(a))
+		return false;
+	return isnan(b) || a < b;
+}
+
+static inline void
+extreme_float(const WeirState *state, Extreme *extreme,
+			  double candidate, double holder, Datum value)
+{
+	if (extreme->n++ == 0 ||
+		(state->least ? float_below(candidate, holder) :
+		 float_below(holder, candidate)))
+		extreme->value = value;
+}
+
+static void
+extreme_float4_advance(const WeirState *state, char **words,
+					   const Datum *values, const bool *nulls, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Extreme    *extreme = (Extreme *) words[i];
+
+		if (!nulls[i])
+			extreme_float(state, extreme, DatumGetFloat4(values[i]),
+						  DatumGetFloat4(extreme->value), values[i]);
+	}
+}
+
+static void
+extreme_float8_advance(const WeirState *state, char **words,
+					   const Datum *values, const bool *nulls, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Extreme    *extreme = (Extreme *) words[i];
+
+		if (!nulls[i])
+			extreme_float(state, extreme, DatumGetFloat8(values[i]),
+						  DatumGetFloat8(extreme->value), values[i]);
+	}
+}
+
+Datum
+weir_extreme_finish(const WeirState *state, const char *words, bool *isnull)
+{
+	const Extreme *extreme = (const Extreme *) words;
+
+	*isnull = extreme->n == 0;
+	return extreme->value;
+}
+
+const WeirStateOps weir_extreme_signed = {
+	.name = "extreme", .size = sizeof(Extreme),
+	.init = extreme_init, .advance = extreme_signed_advance
+};
+
+const WeirStateOps weir_extreme_unsigned = {
+	.name = "extreme", .size = sizeof(Extreme),
+	.init = extreme_init, .advance = extreme_unsigned_advance
+};
+
+const WeirStateOps weir_extreme_float4 = {
+	.name = "extreme", .size = sizeof(Extreme),
+	.init = extreme_init, .advance = extreme_float4_advance
+};
+
+const WeirStateOps weir_extreme_float8 = {
+	.name = "extreme", .size = sizeof(Extreme),
+	.init = extreme_init, .advance = extreme_float8_advance
+};
+
+/* -------------------------------------------------- values by reference */
+
+/* The same words; `value` is a WeirValueRef once n > 0. */
+
+static Datum
+stored_value(const WeirState *state, const Extreme *extreme)
+{
+	Size		len;
+	const char *bytes;
+
+	bytes = weir_value_get(state->store, (WeirValueRef) extreme->value, &len);
+	if (state->typbyval)
+	{
+		Datum		value;
+
+		memcpy(&value, bytes, sizeof(Datum));
+		return value;
+	}
+	return PointerGetDatum(bytes);
+}
+
+/* A copy in the store: detoasted, so that it depends on no other relation. */
+static WeirValueRef
+store_value(const WeirState *state, Datum value)
+{
+	WeirValueRef ref;
+	struct varlena *flat;
+
+	if (state->typbyval)
+		return weir_value_put(state->store, &value, sizeof(Datum));
+	if (state->typlen != -1)
+		return weir_value_put(state->store, DatumGetPointer(value),
+							  datumGetSize(value, false, state->typlen));
+
+	flat = PG_DETOAST_DATUM(value);
+	ref = weir_value_put(state->store, flat, VARSIZE(flat));
+	if ((Pointer) flat != DatumGetPointer(value))
+		pfree(flat);
+	return ref;
+}
+
+static void
+extreme_general_advance(const WeirState *state, char **words,
+						const Datum *values, const bool *nulls, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Extreme    *extreme = (Extreme *) words[i];
+		WeirValueRef old;
+
+		if (nulls[i])
+			continue;
+		if (extreme->n > 0)
+		{
+			int32		order;
+
+			order = DatumGetInt32(FunctionCall2Coll((FmgrInfo *) &state->compare,
+													state->collation,
+													values[i],
+													stored_value(state, extreme)));
+			if (state->least ? order >= 0 : order <= 0)
+			{
+				extreme->n++;
+				continue;
+			}
+		}
+		old = (WeirValueRef) extreme->value;
+		extreme->value = (Datum) store_value(state, values[i]);
+		if (extreme->n++ > 0)
+			weir_value_free(state->store, old);
+	}
+}
+
+Datum
+weir_extreme_general_finish(const WeirState *state, const char *words,
+							bool *isnull)
+{
+	const Extreme *extreme = (const Extreme *) words;
+
+	*isnull = extreme->n == 0;
+	return *isnull ? (Datum) 0 : stored_value(state, extreme);
+}
+
+/* The by-reference part: the length of the value in bytes, and the value. */
+static void
+extreme_general_save(const WeirState *state, const char *words, StringInfo out)
+{
+	const Extreme *extreme = (const Extreme *) words;
+	Size		len = 0;
+	const char *bytes = NULL;
+	uint32		len32;
+
+	if (extreme->n > 0)
+		bytes = weir_value_get(state->store, (WeirValueRef) extreme->value,
+							   &len);
+	len32 = (uint32) len;
+	appendBinaryStringInfo(out, (const char *) &len32, sizeof(len32));
+	if (len > 0)
+		appendBinaryStringInfo(out, bytes, len);
+}
+
+static const char *
+extreme_general_load(const WeirState *state, char *words,
+					 const char *in, const char *end)
+{
+	Extreme    *extreme = (Extreme *) words;
+	uint32		len;
+
+	if (end - in < (ptrdiff_t) sizeof(len))
+		return NULL;
+	memcpy(&len, in, sizeof(len));
+	in += sizeof(len);
+	if (end - in < (ptrdiff_t) len || (len == 0) != (extreme->n == 0))
+		return NULL;
+	extreme->value = len == 0 ? (Datum) 0 :
+		(Datum) weir_value_put(state->store, in, len);
+	return in + len;
+}
+
+static void
+extreme_general_release(const WeirState *state, char *words)
+{
+	Extreme    *extreme = (Extreme *) words;
+
+	if (extreme->n > 0)
+		weir_value_free(state->store, (WeirValueRef) extreme->value);
+	extreme->n = 0;
+}
+
+const WeirStateOps weir_extreme_general = {
+	.name = "extreme by comparison", .size = sizeof(Extreme),
+	.by_reference = true,
+	.init = extreme_init, .advance = extreme_general_advance,
+	.save = extreme_general_save, .load = extreme_general_load,
+	.release = extreme_general_release
+};

@@ -1,0 +1,142 @@
+/*-------------------------------------------------------------------------
+ *
+ * view_ddl.h
+ *	  What the files that define, change and drop views share.
+ *
+ * Nothing outside catalog/ includes this; readers use weir_catalog.h.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_VIEW_DDL_H
+#define WEIR_VIEW_DDL_H
+
+#include "weir.h"
+#include "catalog/plan_query.h"
+#include "catalog/weir_catalog.h"
+#include "source/source.h"
+#include "tcop/utility.h"
+
+/* The namespace of our storage parameters. */
+#define WEIR_NAMESPACE "weir"
+
+/* Columns of weir_data.views, as the extension's script declares them. */
+enum
+{
+	VIEWS_ID = 1,
+	VIEWS_RELID,
+	VIEWS_HOME,
+	VIEWS_OPTIONS,
+	VIEWS_SETTINGS,
+	VIEWS_PAUSED,
+	VIEWS_EPOCH,
+	VIEWS_NATTS = VIEWS_EPOCH
+};
+
+/* A call of ProcessUtility, to be handed on with another statement. */
+typedef struct WeirUtilityCall
+{
+	PlannedStmt *pstmt;
+	const char *query_string;
+	ProcessUtilityContext context;
+	ParamListInfo params;
+	QueryEnvironment *query_env;
+	DestReceiver *dest;
+	QueryCompletion *qc;
+} WeirUtilityCall;
+
+/*
+ * ddl_hook.c: lets the hooks behind ours, and core in the end, run `stmt` in
+ * place of the statement of the call.  stmt may be scribbled on.
+ */
+extern void weir_run_utility(const WeirUtilityCall *call, Node *stmt);
+
+/* weir_catalog.c: InvalidOid when the relation is gone. */
+extern Oid	weir_relation_owner(Oid relid, char *relkind);
+
+/* view_options.c */
+
+/*
+ * The weir.* options of a statement, as given: a list of DefElem.  Raises
+ * 22023 for what is unknown, given twice or has a bad value, and 0A000 for
+ * what is not supported yet.
+ */
+extern void weir_options_check_create(List *options);
+extern void weir_options_check_alter(List *options, bool is_reset);
+
+/* options without those of the weir namespace, or only those. */
+extern List *weir_options_without_ours(List *options);
+extern List *weir_options_ours(List *options);
+
+/* The text[] of weir_data.views.options: 'name=value', checked before. */
+extern Datum weir_options_to_array(List *options);
+
+/* The stored options with some set anew, or removed. */
+extern Datum weir_options_merge(Datum stored, List *options, bool is_reset);
+
+/* What a worker needs of the stored options, defaults filled in. */
+extern WeirViewOptions weir_options_read(Datum stored);
+
+/*
+ * The option `start`: at which time the broker is to be asked (DT_NOBEGIN if
+ * none), and then, per partition, the first offset of the view.
+ */
+extern TimestampTz weir_start_time(List *options);
+extern void weir_start_offsets(List *options,
+							   const WeirPartitionRange *ranges, int n,
+							   int64 *starts);
+
+/* create_view.c, alter_view.c */
+extern void weir_create_view(const WeirUtilityCall *call);
+extern void weir_alter_view(const WeirUtilityCall *call);
+
+/* view_parts.c: the relations that belong to v */
+extern Oid	weir_make_query_view(const char *id, const Query *query, Oid owner);
+extern Oid	weir_make_state_table(const char *id);
+extern void weir_make_read_only_trigger(const char *id, Oid relid);
+extern void weir_make_indexes(Oid relid, const WeirPlan *plan);
+extern void weir_record_parts(Oid relid, Oid query_view, Oid state_table,
+							  Oid source);
+
+/* adopt_views.c: is `part` an internal part of relation relid? */
+extern bool weir_is_internal_part(Oid part, Oid relid);
+
+/*
+ * drop_view.c.  weir_is_view: does weir_data.views name this relation?
+ * weir_forget_view deletes all rows about it.
+ */
+extern bool weir_is_view(Oid relid);
+extern void weir_forget_view(Oid relid);
+
+/* run_sql.c: SQL of ours */
+
+/* What weir_sql_begin() changed and weir_sql_end() puts back. */
+typedef struct WeirSqlScope
+{
+	Oid			user;
+	int			sec_context;
+	int			guc_level;
+} WeirSqlScope;
+
+/*
+ * Between these two weir_sql() runs statements with the rights of the
+ * extension's owner, a safe search path and a snapshot of now, whatever the
+ * isolation level.  Results are SPI's (SPI_tuptable).  An error leaves nothing
+ * to clean up: abort restores the user.
+ */
+extern void weir_sql_begin(WeirSqlScope *scope);
+extern uint64 weir_sql(const char *sql, int n_args, const Oid *types,
+					   const Datum *values);
+extern void weir_sql_end(WeirSqlScope *scope);
+
+/* The three in one, for a statement whose rows nobody looks at. */
+extern uint64 weir_run_sql(const char *sql, int n_args, const Oid *types,
+						   const Datum *values);
+
+/* One statement with the rights of the current user. */
+extern void weir_run_sql_as_caller(const char *sql);
+
+/* database_label.c: how the launcher learns which databases hold views */
+extern void weir_install_label_provider(void);
+extern void weir_remove_label(void);
+
+#endif							/* WEIR_VIEW_DDL_H */

@@ -1,0 +1,626 @@
+/*-------------------------------------------------------------------------
+ *
+ * view_options.c
+ *	  The options of a continuous view: WITH (weir.x = ...).
+ *
+ * Receives the DefElems of a statement, says what is wrong with them, and
+ * turns them into the text[] of weir_data.views: 'name=value' as given.  The
+ * worker gets them back as a WeirViewOptions with the defaults filled in.
+ *
+ * An option that means nothing yet is refused, with one exception: a value
+ * that says exactly what happens anyway (weir.watermark = 'none') is true and
+ * so accepted.  No option is ever taken and ignored; a view that somebody
+ * believes to close its windows and that does not is worse than an error.
+ *
+ * `start` is special: it is resolved to offsets once, at creation, and stays
+ * in the options for people to read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/view_ddl.h"
+
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "common/string.h"
+#include "nodes/makefuncs.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#define DEFAULT_COMMIT_INTERVAL	(200 * INT64CONST(1000))
+
+/*
+ * Below 10 ms the commit itself costs more than the rows in it; beyond an hour
+ * everything since would be read again after a crash.
+ */
+#define MIN_COMMIT_INTERVAL		(10 * INT64CONST(1000))
+#define MAX_COMMIT_INTERVAL		(3600 * INT64CONST(1000000))
+
+typedef struct OptionKind
+{
+	const char *name;
+	void		(*check) (const char *value);	/* raises; NULL: see only */
+	const char *only;			/* the one value that is true today */
+	bool		fixed;			/* cannot be changed later */
+	const char *bare;			/* what the option means without a value */
+} OptionKind;
+
+static void check_continuous(const char *value);
+static void check_commit_interval(const char *value);
+static void check_on_error(const char *value);
+static void check_start(const char *value);
+
+static const OptionKind kinds[] = {
+	{"continuous", check_continuous, NULL, true, "true"},
+	{"commit_interval", check_commit_interval, NULL, false, NULL},
+	{"on_error", check_on_error, NULL, false, NULL},
+	{"start", check_start, NULL, true, NULL},
+	{"watermark", NULL, "none", false, NULL},
+	{"idle_timeout", NULL, "off", false, NULL},
+	{"max_future_skew", NULL, NULL, false, NULL},
+	{"late", NULL, NULL, false, NULL},
+	{"allowed_lateness", NULL, NULL, false, NULL},
+	{"emit", NULL, "changes", false, NULL},
+	{"publish_interval", NULL, NULL, false, NULL},
+	{"changelog", NULL, "off", false, NULL},
+	{"changelog_retention", NULL, NULL, false, NULL},
+	{"retention", NULL, "off", false, NULL},
+	{"append_only", NULL, "off", false, "error"},
+};
+
+/*--------------------------------------------------------------------------
+ * Values
+ *--------------------------------------------------------------------------
+ */
+
+static void
+bad_value(const char *name, const char *value, const char *detail,
+		  const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid value for weir.%s: \"%s\"", name, value),
+			 detail ? errdetail("%s", detail) : 0,
+			 errhint("%s", hint)));
+}
+
+/*
+ * Runs a core type's input function and raises its complaint as ours, with the
+ * option's name.  Nothing has been done that would need a subtransaction to
+ * undo, and the error goes on.
+ */
+static Datum
+input_value(PGFunction input, const char *name, const char *value,
+			const char *hint)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum		result = (Datum) 0;
+
+	PG_TRY();
+	{
+		result = DirectFunctionCall3(input, CStringGetDatum(value),
+									 ObjectIdGetDatum(InvalidOid),
+									 Int32GetDatum(-1));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		bad_value(name, value, error->message, hint);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+static void
+check_continuous(const char *value)
+{
+	bool		on;
+
+	if (!parse_bool(value, &on))
+		bad_value("continuous", value, NULL, "Use weir.continuous alone.");
+	if (!on)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("weir.continuous must be on"),
+				 errhint("For an ordinary table leave all weir options out.")));
+}
+
+/* Microseconds. */
+static int64
+parse_commit_interval(const char *value)
+{
+	static const char hint[] = "Use an interval from 10 ms to 1 hour, with its unit, such as '200 ms'.";
+	Interval   *interval;
+	int64		result;
+
+	/* Postgres would read a bare 200 as seconds; who writes it means ms */
+	if (value[0] != '\0' && strspn(value, "+-.0123456789 ") == strlen(value))
+		bad_value("commit_interval", value, "The value has no unit.", hint);
+	interval = DatumGetIntervalP(input_value(interval_in, "commit_interval",
+											 value, hint));
+	if (interval->month != 0 || interval->day != 0)
+		bad_value("commit_interval", value, NULL, hint);
+	result = interval->time;
+	if (result < MIN_COMMIT_INTERVAL || result > MAX_COMMIT_INTERVAL)
+		bad_value("commit_interval", value, NULL, hint);
+	return result;
+}
+
+static void
+check_commit_interval(const char *value)
+{
+	(void) parse_commit_interval(value);
+}
+
+static WeirOnError
+parse_on_error(const char *value)
+{
+	if (strcmp(value, "dead_letter") == 0)
+		return WEIR_ON_ERROR_DEAD_LETTER;
+	if (strcmp(value, "stop") != 0)
+		bad_value("on_error", value, NULL, "Use 'dead_letter' or 'stop'.");
+	return WEIR_ON_ERROR_STOP;
+}
+
+static void
+check_on_error(const char *value)
+{
+	(void) parse_on_error(value);
+}
+
+/*--------------------------------------------------------------------------
+ * start
+ *--------------------------------------------------------------------------
+ */
+
+static const char start_hint[] =
+"Use 'earliest', 'latest', a timestamp with time zone, or offsets by partition such as '{\"0\": 42}'.";
+
+typedef enum StartKind
+{
+	START_EARLIEST,
+	START_LATEST,
+	START_TIME,
+	START_OFFSETS
+} StartKind;
+
+static StartKind
+start_kind(const char *value)
+{
+	if (strcmp(value, "earliest") == 0)
+		return START_EARLIEST;
+	if (strcmp(value, "latest") == 0)
+		return START_LATEST;
+	if (value[strspn(value, " \t\r\n")] == '{')
+		return START_OFFSETS;
+	return START_TIME;
+}
+
+static TimestampTz
+parse_start_time(const char *value)
+{
+	TimestampTz result;
+
+	result = DatumGetTimestampTz(input_value(timestamptz_in, "start", value,
+											 start_hint));
+	if (TIMESTAMP_NOT_FINITE(result))
+		bad_value("start", value, NULL, start_hint);
+	return result;
+}
+
+/*
+ * {"0": 42, "1": 7} to positions.  Offsets are whole numbers from 0, given as
+ * JSON numbers or, for tools that write all keys and values alike, as strings.
+ */
+static WeirPosition *
+parse_start_offsets(const char *value, int *n)
+{
+	Jsonb	   *json;
+	JsonbIterator *it;
+	JsonbValue	v;
+	JsonbIteratorToken token;
+	WeirPosition *positions;
+
+	json = DatumGetJsonbP(input_value(jsonb_in, "start", value, start_hint));
+	positions = palloc((JB_ROOT_COUNT(json) + 1) * sizeof(WeirPosition));
+	*n = 0;
+	it = JsonbIteratorInit(&json->root);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		char	   *text;
+		char	   *end;
+		int64		number;
+
+		if (token != WJB_KEY && token != WJB_VALUE)
+			continue;
+		if (v.type == jbvString)
+			text = pnstrdup(v.val.string.val, v.val.string.len);
+		else if (v.type == jbvNumeric)
+			text = DatumGetCString(DirectFunctionCall1(numeric_out,
+													   NumericGetDatum(v.val.numeric)));
+		else
+			text = "";
+		errno = 0;
+		number = strtoi64(text, &end, 10);
+		if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 ||
+			(token == WJB_KEY && number > PG_INT32_MAX))
+			bad_value("start", value,
+					  token == WJB_KEY ?
+					  psprintf("\"%s\" is not the number of a partition.", text) :
+					  psprintf("The offset of partition %d is not a whole number.",
+							   positions[*n].partition),
+					  start_hint);
+		if (token == WJB_KEY)
+			positions[*n].partition = (int32) number;
+		else
+			positions[(*n)++].offset = number;
+	}
+	return positions;
+}
+
+static void
+check_start(const char *value)
+{
+	int			n;
+
+	switch (start_kind(value))
+	{
+		case START_TIME:
+			(void) parse_start_time(value);
+			break;
+		case START_OFFSETS:
+			(void) parse_start_offsets(value, &n);
+			break;
+		default:
+			break;
+	}
+}
+
+/* The value of an option in a statement, or NULL. */
+static const char *
+given_value(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (option->defnamespace != NULL &&
+			strcmp(option->defnamespace, WEIR_NAMESPACE) == 0 &&
+			strcmp(option->defname, name) == 0)
+			return defGetString(option);
+	}
+	return NULL;
+}
+
+TimestampTz
+weir_start_time(List *options)
+{
+	const char *value = given_value(options, "start");
+
+	if (value == NULL || start_kind(value) != START_TIME)
+		return DT_NOBEGIN;
+	return parse_start_time(value);
+}
+
+void
+weir_start_offsets(List *options, const WeirPartitionRange *ranges, int n,
+				   int64 *starts)
+{
+	const char *value = given_value(options, "start");
+	StartKind	kind = value == NULL ? START_EARLIEST : start_kind(value);
+	WeirPosition *given = NULL;
+	int			n_given = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		starts[i] = ranges[i].low;
+		if (kind == START_LATEST)
+			starts[i] = ranges[i].high;
+		else if (kind == START_TIME)
+			starts[i] = Max(ranges[i].at_time, ranges[i].low);
+	}
+
+	if (kind == START_OFFSETS)
+		given = parse_start_offsets(value, &n_given);
+	for (int i = 0; i < n_given; i++)
+	{
+		int			p;
+
+		for (p = 0; p < n && ranges[p].partition != given[i].partition;)
+			p++;
+		if (p == n)
+			bad_value("start", value,
+					  psprintf("The topic has no partition %d.",
+							   given[i].partition), start_hint);
+		if (given[i].offset < ranges[p].low || given[i].offset > ranges[p].high)
+			bad_value("start", value,
+					  psprintf("Partition %d can be read from offset " INT64_FORMAT " on; the next message gets offset " INT64_FORMAT ".",
+							   given[i].partition, ranges[p].low,
+							   ranges[p].high),
+					  start_hint);
+		starts[p] = given[i].offset;
+	}
+}
+
+/*--------------------------------------------------------------------------
+ * Names
+ *--------------------------------------------------------------------------
+ */
+
+/* Raises 22023 with the nearest name that there is. */
+static const OptionKind *
+find_kind(const char *name)
+{
+	const char *nearest = NULL;
+	int			best = 4;		/* further away is another word */
+
+	for (int i = 0; i < lengthof(kinds); i++)
+	{
+		int			distance;
+
+		if (strcmp(kinds[i].name, name) == 0)
+			return &kinds[i];
+		if (strlen(name) > 64)
+			continue;
+		distance = varstr_levenshtein(name, strlen(name), kinds[i].name,
+									  strlen(kinds[i].name), 1, 1, 1, true);
+		if (distance < best)
+		{
+			best = distance;
+			nearest = kinds[i].name;
+		}
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized option \"weir.%s\"", name),
+			 nearest ? errhint("Perhaps you meant \"weir.%s\".", nearest) :
+			 errhint("Supported are weir.continuous, weir.start, weir.commit_interval and weir.on_error.")));
+}
+
+static void
+check_option(DefElem *option)
+{
+	const OptionKind *kind = find_kind(option->defname);
+	const char *value;
+
+	/* two may stand alone; any other option says something */
+	if (option->arg == NULL && kind->bare == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("weir.%s needs a value", option->defname),
+				 errhint("Write weir.%s = '...'.", option->defname)));
+	value = option->arg == NULL ? kind->bare : defGetString(option);
+
+	if (kind->check != NULL)
+		kind->check(value);
+	else if (kind->only == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("weir.%s = '%s' is not supported yet",
+						kind->name, value),
+				 errhint("Leave the option out.")));
+	else if (strcmp(kind->only, value) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("weir.%s = '%s' is not supported yet",
+						kind->name, value),
+				 errhint("Leave the option out, or say weir.%s = '%s', which is what happens now.",
+						 kind->name, kind->only)));
+}
+
+static void
+check_no_duplicates(List *options)
+{
+	ListCell   *a;
+
+	foreach(a, options)
+	{
+		for (int b = 0; b < foreach_current_index(a); b++)
+			if (strcmp(lfirst_node(DefElem, a)->defname,
+					   list_nth_node(DefElem, options, b)->defname) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("weir.%s is given more than once",
+								lfirst_node(DefElem, a)->defname),
+						 errhint("Give each option once.")));
+	}
+}
+
+void
+weir_options_check_create(List *options)
+{
+	ListCell   *lc;
+	bool		continuous = false;
+
+	options = weir_options_ours(options);
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		check_option(option);
+		if (strcmp(option->defname, "continuous") == 0)
+			continuous = true;
+	}
+	check_no_duplicates(options);
+	if (!continuous)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("weir options need weir.continuous"),
+				 errhint("Write WITH (weir.continuous, weir.%s = ...).",
+						 linitial_node(DefElem, options)->defname)));
+}
+
+void
+weir_options_check_alter(List *options, bool is_reset)
+{
+	ListCell   *lc;
+
+	options = weir_options_ours(options);
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+		const OptionKind *kind = find_kind(option->defname);
+
+		if (kind->fixed)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("weir.%s cannot be changed", kind->name),
+					 kind->check == check_start ?
+					 errdetail("The first offsets of a view are settled when it is created.") :
+					 errdetail("A continuous view stays one."),
+					 kind->check == check_start ?
+					 errhint("Create another view with the other start.") :
+					 errhint("Use DROP TABLE, or weir.pause().")));
+		if (!is_reset)
+			check_option(option);
+		else if (option->arg != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("RESET must not include values for parameters"),
+					 errhint("Write RESET (weir.%s).", kind->name)));
+	}
+	check_no_duplicates(options);
+}
+
+/*--------------------------------------------------------------------------
+ * Lists and arrays
+ *--------------------------------------------------------------------------
+ */
+
+static List *
+options_of(List *options, bool ours)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (ours == (option->defnamespace != NULL &&
+					 strcmp(option->defnamespace, WEIR_NAMESPACE) == 0))
+			result = lappend(result, option);
+	}
+	return result;
+}
+
+List *
+weir_options_ours(List *options)
+{
+	return options_of(options, true);
+}
+
+List *
+weir_options_without_ours(List *options)
+{
+	return options_of(options, false);
+}
+
+/* 'name=value' entries as Strings, to text[]. */
+static Datum
+array_of_strings(List *strings)
+{
+	Datum	   *elements = palloc((list_length(strings) + 1) * sizeof(Datum));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, strings)
+		elements[n++] = CStringGetTextDatum(strVal(lfirst(lc)));
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
+/* continuous is not stored: a row of weir_data.views says as much. */
+static List *
+append_options(List *strings, List *options)
+{
+	ListCell   *lc;
+
+	foreach(lc, weir_options_ours(options))
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (strcmp(option->defname, "continuous") != 0)
+			strings = lappend(strings,
+							  makeString(psprintf("%s=%s", option->defname,
+												  defGetString(option))));
+	}
+	return strings;
+}
+
+Datum
+weir_options_to_array(List *options)
+{
+	return array_of_strings(append_options(NIL, options));
+}
+
+/* The text behind 'name=', or NULL if the entry is of another option. */
+static const char *
+entry_value(const char *entry, const char *name)
+{
+	size_t		len = strlen(name);
+
+	if (strncmp(entry, name, len) == 0 && entry[len] == '=')
+		return entry + len + 1;
+	return NULL;
+}
+
+Datum
+weir_options_merge(Datum stored, List *options, bool is_reset)
+{
+	Datum	   *elements;
+	int			n;
+	List	   *kept = NIL;
+
+	options = weir_options_ours(options);
+	deconstruct_array(DatumGetArrayTypeP(stored), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, NULL, &n);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *entry = TextDatumGetCString(elements[i]);
+		bool		replaced = false;
+		ListCell   *lc;
+
+		foreach(lc, options)
+			if (entry_value(entry, lfirst_node(DefElem, lc)->defname) != NULL)
+				replaced = true;
+		if (!replaced)
+			kept = lappend(kept, makeString(entry));
+	}
+	return array_of_strings(is_reset ? kept : append_options(kept, options));
+}
+
+WeirViewOptions
+weir_options_read(Datum stored)
+{
+	WeirViewOptions result = {
+		.commit_interval = DEFAULT_COMMIT_INTERVAL,
+		.on_error = WEIR_ON_ERROR_DEAD_LETTER
+	};
+	Datum	   *elements;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(stored), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, NULL, &n);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *entry = TextDatumGetCString(elements[i]);
+		const char *value;
+
+		if ((value = entry_value(entry, "commit_interval")) != NULL)
+			result.commit_interval = parse_commit_interval(value);
+		else if ((value = entry_value(entry, "on_error")) != NULL)
+			result.on_error = parse_on_error(value);
+	}
+	return result;
+}

@@ -1,0 +1,203 @@
+/*-------------------------------------------------------------------------
+ *
+ * results.c
+ *	  Rows of v, written through the table access method.
+ *
+ * Receives the groups that changed.  A group that has a row in v knows its TID,
+ * which costs a tenth of finding it through an index; new rows go in by the
+ * page.  No trigger fires and no constraint is checked: what a user adds to v
+ * of that kind is not ours to obey half.
+ *
+ * Nothing is remembered here: the new TIDs go to the caller's placements, which
+ * it applies once the transaction has committed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "emit/emit.h"
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+/* Rows handed to table_multi_insert at once. */
+#define CHUNK 512
+
+/* v, its indexes, and new rows that are not written yet. */
+typedef struct Writer
+{
+	Relation	v;
+	EState	   *estate;
+	ResultRelInfo *target;
+	CommandId	cid;
+	BulkInsertState bulk;
+	int			n_pending;
+	TupleTableSlot *pending[CHUNK];
+	WeirPlacement *pending_at[CHUNK];
+	int			n_slots;		/* made so far */
+} Writer;
+
+static void
+begin(Writer *writer, Relation v)
+{
+	memset(writer, 0, sizeof(*writer));
+	writer->v = v;
+	writer->estate = CreateExecutorState();
+	writer->target = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer->target, v, 1, NULL, 0);
+	ExecOpenIndices(writer->target, false);
+	writer->cid = GetCurrentCommandId(true);
+	writer->bulk = GetBulkInsertState();
+}
+
+static void
+index_row(Writer *writer, TupleTableSlot *slot, bool update,
+		  WeirUpdateIndexes which)
+{
+	if (writer->target->ri_NumIndices == 0)
+		return;
+	GetPerTupleExprContext(writer->estate)->ecxt_scantuple = slot;
+	list_free(weir_insert_index_tuples(writer->target, slot, writer->estate,
+									   update, which));
+	ResetPerTupleExprContext(writer->estate);
+}
+
+static void
+flush(Writer *writer)
+{
+	if (writer->n_pending == 0)
+		return;
+	table_multi_insert(writer->v, writer->pending, writer->n_pending,
+					   writer->cid, 0, writer->bulk);
+	for (int i = 0; i < writer->n_pending; i++)
+	{
+		writer->pending_at[i]->result_tid = writer->pending[i]->tts_tid;
+		index_row(writer, writer->pending[i], false, WEIR_UPDATE_ALL_INDEXES);
+		ExecClearTuple(writer->pending[i]);
+	}
+	writer->n_pending = 0;
+}
+
+static void
+insert_row(Writer *writer, TupleTableSlot *row, WeirPlacement *at)
+{
+	TupleTableSlot *slot;
+
+	if (writer->n_pending == writer->n_slots)
+	{
+		writer->pending[writer->n_slots++] =
+			MakeSingleTupleTableSlot(RelationGetDescr(writer->v),
+									 &TTSOpsVirtual);
+	}
+	slot = writer->pending[writer->n_pending];
+	ExecCopySlot(slot, row);
+	slot->tts_tableOid = RelationGetRelid(writer->v);
+	writer->pending_at[writer->n_pending++] = at;
+	if (writer->n_pending == CHUNK)
+		flush(writer);
+}
+
+weir_noreturn
+static void
+row_has_vanished(Relation v)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a row of \"%s\" that pg_weir wrote is gone or was changed by somebody else",
+					RelationGetRelationName(v)),
+			 errhint("Run weir.rebuild on the view.")));
+}
+
+static void
+update_row(Writer *writer, const ItemPointerData *tid, TupleTableSlot *row,
+		   WeirPlacement *at)
+{
+	TM_FailureData failure;
+	LockTupleMode mode;
+	WeirUpdateIndexes which;
+	ItemPointerData old = *tid;
+
+	row->tts_tableOid = RelationGetRelid(writer->v);
+	if (table_tuple_update(writer->v, &old, row, writer->cid,
+						   GetActiveSnapshot(), InvalidSnapshot, true,
+						   &failure, &mode, &which) != TM_Ok)
+		row_has_vanished(writer->v);
+	at->result_tid = row->tts_tid;
+	if (weir_must_update_indexes(which))
+		index_row(writer, row, true, which);
+}
+
+static void
+delete_row(Writer *writer, const ItemPointerData *tid, WeirPlacement *at)
+{
+	TM_FailureData failure;
+	ItemPointerData old = *tid;
+
+	if (table_tuple_delete(writer->v, &old, writer->cid, GetActiveSnapshot(),
+						   InvalidSnapshot, true, &failure, false) != TM_Ok)
+		row_has_vanished(writer->v);
+	ItemPointerSetInvalid(&at->result_tid);
+}
+
+/* Before a rewrite: whatever rows v has. */
+static void
+delete_all(Writer *writer)
+{
+	TupleTableSlot *slot = table_slot_create(writer->v, NULL);
+	TableScanDesc scan = table_beginscan(writer->v, GetActiveSnapshot(), 0, NULL);
+	WeirPlacement ignored;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		delete_row(writer, &slot->tts_tid, &ignored);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+end(Writer *writer)
+{
+	flush(writer);
+	for (int i = 0; i < writer->n_slots; i++)
+		ExecDropSingleTupleTableSlot(writer->pending[i]);
+	FreeBulkInsertState(writer->bulk);
+	ExecCloseIndices(writer->target);
+	FreeExecutorState(writer->estate);
+}
+
+void
+weir_write_results(Relation v, WeirProjector *projector,
+				   const WeirGroupTable *table, WeirGroup **groups, int n,
+				   bool rewrite, WeirPlacement *placements)
+{
+	Writer		writer;
+
+	begin(&writer, v);
+	if (rewrite)
+		delete_all(&writer);
+	for (int i = 0; i < n; i++)
+	{
+		const WeirGroup *group = groups[i];
+		bool		placed = !rewrite &&
+			ItemPointerIsValid((ItemPointer) &group->result_tid);
+		TupleTableSlot *row;
+
+		if ((i & 1023) == 0)
+			CHECK_FOR_INTERRUPTS();
+		row = weir_project(projector, table, group);
+		ItemPointerSetInvalid(&placements[i].result_tid);
+		if (row != NULL && placed)
+			update_row(&writer, &group->result_tid, row, &placements[i]);
+		else if (row != NULL)
+			insert_row(&writer, row, &placements[i]);
+		else if (placed)
+			delete_row(&writer, &group->result_tid, &placements[i]);
+		weir_projector_reset(projector);
+	}
+	end(&writer);
+}

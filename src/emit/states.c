@@ -1,0 +1,163 @@
+/*-------------------------------------------------------------------------
+ *
+ * states.c
+ *	  Rows of weir_data.state_<id>: one a group, written where it changed.
+ *
+ * The table belongs to the extension, has no index and no user type in it.  A
+ * row holds the hash of the key, the TID of the group's row in v, and the bytes
+ * of the group (state/state_bytes.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "emit/emit.h"
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/snapmgr.h"
+
+#define CHUNK 512
+
+enum
+{
+	COLUMN_HASH,
+	COLUMN_RESULT,
+	COLUMN_STATE,
+	N_COLUMNS
+};
+
+/* Fills slot with the row of a group; the state is built in bytes. */
+static void
+fill(TupleTableSlot *slot, const WeirGroupTable *table,
+	 const WeirGroup *group, WeirPlacement *at, StringInfo bytes)
+{
+	bool		placed = ItemPointerIsValid(&at->result_tid);
+
+	resetStringInfo(bytes);
+	appendStringInfoSpaces(bytes, VARHDRSZ);
+	weir_group_save(table, group, bytes);
+	SET_VARSIZE(bytes->data, bytes->len);
+
+	ExecClearTuple(slot);
+	slot->tts_values[COLUMN_HASH] = Int64GetDatum((int64) group->hash);
+	slot->tts_isnull[COLUMN_HASH] = false;
+	slot->tts_values[COLUMN_RESULT] = PointerGetDatum(&at->result_tid);
+	slot->tts_isnull[COLUMN_RESULT] = !placed;
+	slot->tts_values[COLUMN_STATE] = PointerGetDatum(bytes->data);
+	slot->tts_isnull[COLUMN_STATE] = false;
+	ExecStoreVirtualTuple(slot);
+}
+
+static void
+flush(Relation rel, TupleTableSlot **slots, WeirPlacement **at, int n,
+	  BulkInsertState bulk)
+{
+	if (n == 0)
+		return;
+	table_multi_insert(rel, slots, n, GetCurrentCommandId(true), 0, bulk);
+	for (int i = 0; i < n; i++)
+		at[i]->state_tid = slots[i]->tts_tid;
+}
+
+void
+weir_write_states(Relation state_table, const WeirGroupTable *table,
+				  WeirGroup **groups, int n, WeirPlacement *placements)
+{
+	BulkInsertState bulk = GetBulkInsertState();
+	TupleTableSlot *slots[CHUNK];
+	StringInfoData bytes[CHUNK];
+	WeirPlacement *at[CHUNK];
+	int			n_slots = 0;
+	int			pending = 0;
+	TupleTableSlot *update_slot;
+	StringInfoData update_bytes;
+
+	initStringInfo(&update_bytes);
+	update_slot = MakeSingleTupleTableSlot(RelationGetDescr(state_table),
+										   &TTSOpsVirtual);
+	for (int i = 0; i < n; i++)
+	{
+		const WeirGroup *group = groups[i];
+
+		if ((i & 1023) == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (ItemPointerIsValid((ItemPointer) &group->state_tid))
+		{
+			ItemPointerData old = group->state_tid;
+			TM_FailureData failure;
+			LockTupleMode mode;
+			WeirUpdateIndexes which;
+
+			fill(update_slot, table, group, &placements[i], &update_bytes);
+			if (table_tuple_update(state_table, &old, update_slot,
+								   GetCurrentCommandId(true),
+								   GetActiveSnapshot(), InvalidSnapshot, true,
+								   &failure, &mode, &which) != TM_Ok)
+				ereport(ERROR,
+						(errcode(ERRCODE_DATA_CORRUPTED),
+						 errmsg("a stored state is missing"),
+						 errhint("Run weir.rebuild on the view.")));
+			placements[i].state_tid = update_slot->tts_tid;
+			continue;
+		}
+
+		if (pending == n_slots)
+		{
+			slots[n_slots] = MakeSingleTupleTableSlot(RelationGetDescr(state_table),
+													  &TTSOpsVirtual);
+			initStringInfo(&bytes[n_slots]);
+			n_slots++;
+		}
+		fill(slots[pending], table, group, &placements[i], &bytes[pending]);
+		at[pending++] = &placements[i];
+		if (pending == CHUNK)
+		{
+			flush(state_table, slots, at, pending, bulk);
+			pending = 0;
+		}
+	}
+	flush(state_table, slots, at, pending, bulk);
+
+	for (int i = 0; i < n_slots; i++)
+	{
+		ExecDropSingleTupleTableSlot(slots[i]);
+		pfree(bytes[i].data);
+	}
+	ExecDropSingleTupleTableSlot(update_slot);
+	pfree(update_bytes.data);
+	FreeBulkInsertState(bulk);
+}
+
+void
+weir_load_states(Relation state_table, WeirGroupTable *table)
+{
+	TupleTableSlot *slot = table_slot_create(state_table, NULL);
+	TableScanDesc scan = table_beginscan(state_table, GetActiveSnapshot(),
+										 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		struct varlena *bytes;
+		WeirGroup  *group;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		bytes = PG_DETOAST_DATUM(slot->tts_values[COLUMN_STATE]);
+		group = weir_group_load(table, VARDATA(bytes),
+								VARSIZE(bytes) - VARHDRSZ);
+		if (ItemPointerIsValid(&group->state_tid))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("two stored states have the same key"),
+					 errhint("Run weir.rebuild on the view.")));
+		group->state_tid = slot->tts_tid;
+		if (!slot->tts_isnull[COLUMN_RESULT])
+			group->result_tid =
+				*(ItemPointer) DatumGetPointer(slot->tts_values[COLUMN_RESULT]);
+		if ((Pointer) bytes != DatumGetPointer(slot->tts_values[COLUMN_STATE]))
+			pfree(bytes);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+}

@@ -1,0 +1,402 @@
+/*-------------------------------------------------------------------------
+ *
+ * fold.c
+ *	  A batch into a view: skip, filter, keys, inputs, groups, states.
+ *
+ * Two halves with a line between them.  Above it each row is *evaluated*: user
+ * expressions run, as the view's owner, inside a subtransaction; a row
+ * that raises becomes a dead letter and evaluation goes on with the next one.
+ * The outcome is dense columns in private memory.  Below it the columns are
+ * *applied* to the groups, state by state in tight loops, where nothing of
+ * the user's runs but comparisons of min and max.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "runtime/worker.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "port/pg_crc32c.h"
+#include "runtime/watchdog.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+/* Bytes of a message that a dead letter keeps. */
+#define PAYLOAD_CAP 8192
+
+/* The dense columns of the rows that survive evaluation. */
+typedef struct Columns
+{
+	int			n;
+	char	   *images[WEIR_BATCH_ROWS];
+	uint32		lens[WEIR_BATCH_ROWS];
+	uint32		hashes[WEIR_BATCH_ROWS];
+	WeirGroup  *groups[WEIR_BATCH_ROWS];
+	char	   *words[WEIR_BATCH_ROWS];
+} Columns;
+
+static Columns columns;			/* a worker folds one batch at a time */
+
+static void
+dead_letter(WeirRun *run, const WeirMessage *message, WeirBooks *books,
+			int sqlstate, const char *text)
+{
+	MemoryContext old = MemoryContextSwitchTo(run->interval);
+	WeirDeadLetter *letter = palloc0(sizeof(*letter));
+
+	letter->partition = message->partition;
+	letter->offset = message->offset;
+	letter->sqlstate = sqlstate;
+	letter->message = pstrdup(text);
+	if (message->payload != NULL)
+	{
+		letter->payload_len = (int) Min(message->len, PAYLOAD_CAP);
+		letter->payload = palloc(letter->payload_len + 1);
+		memcpy(letter->payload, message->payload, letter->payload_len);
+	}
+	run->dead_letters = lappend(run->dead_letters, letter);
+	MemoryContextSwitchTo(old);
+	books->rows_in++;
+	books->dead_letters++;
+}
+
+/* on_error = 'stop': the view stalls before this message. */
+static void
+stop_at(WeirRun *run, const WeirMessage *message, int sqlstate,
+		const char *text)
+{
+	MemoryContext old = MemoryContextSwitchTo(run->mcxt);
+	ErrorData  *error = palloc0(sizeof(*error));
+
+	error->sqlerrcode = sqlstate;
+	error->message = pstrdup(text);
+	error->detail = psprintf("Message at offset %lld of partition %d.",
+							 (long long) message->offset, message->partition);
+	error->hint = pstrdup("Set weir.on_error = 'dead_letter' on the view to skip such messages, then call weir.resume.");
+	run->stop = error;
+	MemoryContextSwitchTo(old);
+}
+
+/* True when the row is disposed of, false when the view stops before it. */
+static bool
+bad_row(WeirRun *run, const WeirMessage *message, WeirBooks *books,
+		int sqlstate, const char *text)
+{
+	if (run->def->options.on_error == WEIR_ON_ERROR_STOP)
+	{
+		stop_at(run, message, sqlstate, text);
+		return false;
+	}
+	dead_letter(run, message, books, sqlstate, text);
+	return true;
+}
+
+/* One expression over the current row. */
+static inline Datum
+evaluate(WeirRun *run, const WeirBatch *batch, int row,
+		 AttrNumber column, ExprState *expr, bool *isnull)
+{
+	if (column > 0)
+	{
+		Size		at = (Size) row * batch->natts + column - 1;
+
+		*isnull = batch->nulls[at];
+		return batch->values[at];
+	}
+	return ExecEvalExpr(expr, run->econtext, isnull);
+}
+
+static inline Datum
+evaluate_window(WeirRun *run, const WeirBatch *batch, int row,
+				WeirRunKey *key, bool *isnull)
+{
+	Datum		time = evaluate(run, batch, row, key->column, key->expr, isnull);
+	Timestamp	lower;
+	Timestamp	upper;
+
+	if (*isnull)
+		return (Datum) 0;
+	if (!weir_tumble_assign(&key->tumble, DatumGetTimestamp(time),
+							&lower, &upper))
+	{
+		if (TIMESTAMP_NOT_FINITE(DatumGetTimestamp(time)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("an infinite timestamp has no window")));
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	}
+	return TimestampGetDatum(lower);
+}
+
+/* Keys and inputs of one row, to the columns; false when WHERE rejects it. */
+static inline bool
+evaluate_row(WeirRun *run, const WeirBatch *batch, int row)
+{
+	WeirPlan   *plan = run->plan;
+	Datum	   *key_values = run->key_values;
+	bool	   *key_nulls = run->key_nulls;
+	int			n = columns.n;
+
+	/* the slot looks at the batch's row in place */
+	run->row->tts_values = batch->values + (Size) row * batch->natts;
+	run->row->tts_isnull = batch->nulls + (Size) row * batch->natts;
+
+	if (run->filter != NULL && !ExecQual(run->filter, run->econtext))
+		return false;
+
+	for (int i = 0; i < plan->n_keys; i++)
+	{
+		WeirRunKey *key = &run->keys[i];
+
+		key_values[i] = key->is_window ?
+			evaluate_window(run, batch, row, key, &key_nulls[i]) :
+			evaluate(run, batch, row, key->column, key->expr, &key_nulls[i]);
+	}
+	columns.images[n] = run->images + (Size) n * run->image_room;
+	columns.lens[n] = weir_key_write(run->format, key_values, key_nulls,
+									 columns.images[n], &columns.hashes[n]);
+
+	for (int i = 0; i < run->n_inputs; i++)
+	{
+		WeirInput  *input = &run->inputs[i];
+
+		if (input->filter_state != NULL &&
+			!ExecQual(input->filter_state, run->econtext))
+		{
+			input->nulls[n] = true;
+			input->values[n] = (Datum) 0;
+		}
+		else if (input->arg == NULL)
+		{
+			input->nulls[n] = false;
+			input->values[n] = (Datum) 0;
+		}
+		else
+			input->values[n] = evaluate(run, batch, row, input->column,
+										input->arg_state, &input->nulls[n]);
+	}
+	columns.n++;
+	return true;
+}
+
+/* Books of a message that the view has not seen; NULL when it has. */
+static inline WeirBooks *
+is_new(WeirRun *run, const WeirMessage *message)
+{
+	WeirBooks  *books = weir_run_books(run, message->partition);
+
+	return message->offset < books->position ? NULL : books;
+}
+
+static inline void
+advance_position(WeirRun *run, WeirBooks *books, int64 position)
+{
+	books->position = position;
+	books->changed = true;
+	run->moved = true;
+}
+
+/*
+ * Evaluates messages from *at on.  *at is kept up to date, for the caller that
+ * catches an error of row *at; returns false when the view stops.
+ */
+static bool
+evaluate_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
+{
+	for (; *at < batch->n; ++*at)
+	{
+		int			i = *at;
+		const WeirMessage *message = &batch->messages[i];
+		WeirBooks  *books;
+
+		if (message->kind == WEIR_END_OF_PARTITION)
+		{
+			/* control records and aborted transactions lie before the end */
+			books = is_new(run, message);
+			if (books != NULL && message->offset > books->position)
+				advance_position(run, books, message->offset);
+			continue;
+		}
+		if (message->kind != WEIR_RECORD)
+			continue;
+		books = is_new(run, message);
+		if (books == NULL)
+			continue;
+
+		weir_watchdog_progress();
+		switch (batch->verdicts[i])
+		{
+			case WEIR_SKIP:
+				books->tombstones++;
+				break;
+			case WEIR_BAD:
+				if (!bad_row(run, message, books, batch->errors[i].sqlstate,
+							 batch->errors[i].message))
+					return false;
+				break;
+			case WEIR_ROW:
+				if (!evaluate_row(run, batch, i))
+					books->rows_filtered++;
+				books->rows_in++;
+				break;
+		}
+		advance_position(run, books, message->offset + 1);
+	}
+	return true;
+}
+
+/* The last message of each partition, to recognise the topic by. */
+static void
+take_fingerprints(WeirRun *run, const WeirBatch *batch, int n)
+{
+	uint64		seen = 0;		/* partitions below 64, from the end */
+
+	for (int i = n - 1; i >= 0; i--)
+	{
+		const WeirMessage *message = &batch->messages[i];
+		WeirBooks  *books;
+
+		if (message->kind != WEIR_RECORD)
+			continue;
+		if (message->partition < 64)
+		{
+			if (seen & (UINT64CONST(1) << message->partition))
+				continue;
+			seen |= UINT64CONST(1) << message->partition;
+		}
+		books = weir_run_books(run, message->partition);
+		if (books->position > message->offset &&
+			message->offset > books->last_offset)
+		{
+			books->last_offset = message->offset;
+			books->last_print = weir_fingerprint(message);
+			books->last_time = message->timestamp;
+		}
+	}
+}
+
+int64
+weir_fingerprint(const WeirMessage *message)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	if (message->key != NULL)
+		COMP_CRC32C(crc, message->key, message->key_len);
+	if (message->payload != NULL)
+		COMP_CRC32C(crc, message->payload, message->len);
+	COMP_CRC32C(crc, &message->timestamp, sizeof(message->timestamp));
+	FIN_CRC32C(crc);
+	return (int64) crc;
+}
+
+/* The second half: dense columns to groups. */
+static void
+apply(WeirRun *run)
+{
+	int			n = columns.n;
+
+	if (n == 0)
+		return;
+	weir_group_table_upsert(run->table, n, columns.images, columns.lens,
+							columns.hashes, columns.groups);
+	if (run->n_dirty + n > run->max_dirty)
+	{
+		while (run->n_dirty + n > run->max_dirty)
+			run->max_dirty *= 2;
+		run->dirty = repalloc_huge(run->dirty,
+								   sizeof(WeirGroup *) * run->max_dirty);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		WeirGroup  *group = columns.groups[i];
+
+		if ((group->flags & WEIR_GROUP_DIRTY) == 0)
+		{
+			group->flags |= WEIR_GROUP_DIRTY;
+			run->dirty[run->n_dirty++] = group;
+		}
+	}
+	for (int s = 0; s < run->n_states; s++)
+	{
+		WeirState  *state = &run->states[s];
+		WeirInput  *input = &run->inputs[run->state_input[s]];
+
+		for (int i = 0; i < n; i++)
+			columns.words[i] = WEIR_GROUP_WORDS(columns.groups[i]) + state->offset;
+		state->ops->advance(state, columns.words, input->values, input->nulls, n);
+	}
+}
+
+/*
+ * Rows up to `at` are evaluated; a subtransaction is all that an error of the
+ * next one takes down.
+ */
+static bool
+evaluate_guarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool going_on = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(run->econtext->ecxt_per_tuple_memory);
+	PG_TRY();
+	{
+		going_on = evaluate_from(run, batch, at);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		const WeirMessage *message = &batch->messages[*at];
+		WeirBooks  *books;
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(batch->mcxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		weir_watchdog_rethrow(error);
+		books = weir_run_books(run, message->partition);
+		going_on = bad_row(run, message, books, error->sqlerrcode,
+						   error->message);
+		if (going_on)
+		{
+			advance_position(run, books, message->offset + 1);
+			++*at;
+		}
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	return going_on;
+}
+
+void
+weir_run_fold(WeirRun *run, const WeirBatch *batch)
+{
+	volatile int at = 0;
+	Datum	   *slot_values = run->row->tts_values;
+	bool	   *slot_nulls = run->row->tts_isnull;
+	Oid			save_user;
+	int			save_context;
+
+	columns.n = 0;
+	ExecStoreAllNullTuple(run->row);
+	GetUserIdAndSecContext(&save_user, &save_context);
+	SetUserIdAndSecContext(run->def->owner,
+						   save_context | SECURITY_RESTRICTED_OPERATION);
+	while (at < batch->n && evaluate_guarded(run, batch, &at))
+		;
+	SetUserIdAndSecContext(save_user, save_context);
+	run->row->tts_values = slot_values;
+	run->row->tts_isnull = slot_nulls;
+	take_fingerprints(run, batch, Min(at, batch->n));
+
+	WEIR_FAULT("fold-before-apply");
+	apply(run);
+	ResetExprContext(run->econtext);
+}

@@ -1,0 +1,791 @@
+/*-------------------------------------------------------------------------
+ *
+ * members.c
+ *	  Which views a worker serves, and what becomes of those that fail.
+ *
+ * A view that fails does so alone: its memory is thrown away, the error becomes
+ * its stall, and it is opened again from its last commit, after a second at
+ * first and half a minute at most.  What needs a person (a gap, on_error =
+ * 'stop') meets the same error again at the price of one look; a change of any
+ * definition, weir.resume among them, tries all of them at once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "runtime/members.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define FIRST_BACKOFF_MS 1000
+#define LAST_BACKOFF_MS 30000
+
+/* Views that start within so many messages of each other share a feed. */
+#define CLOSE_ENOUGH 100000
+
+/* A feed that is so near to another is waited for. */
+#define NEARLY_THERE 50000
+
+/* ------------------------------------------------------------ definitions */
+
+bool
+weir_members_are_stale(const WeirWorker *worker)
+{
+	return worker->generation !=
+		pg_atomic_read_u64(&weir_shared->generation);
+}
+
+static bool
+has_user_mapping(Oid user, Oid server)
+{
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+								 ObjectIdGetDatum(user),
+								 ObjectIdGetDatum(server)) ||
+		SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+							  ObjectIdGetDatum(InvalidOid),
+							  ObjectIdGetDatum(server));
+}
+
+/*
+ * All that a consumer and a decoder are made of.  When it changes, everything
+ * that was made of it is made anew.
+ */
+static char *
+print_stream(Oid stream, TupleDesc desc, Oid owner)
+{
+	StringInfoData print;
+	ForeignTable *table = GetForeignTable(stream);
+	ForeignServer *server = GetForeignServer(table->serverid);
+
+	initStringInfo(&print);
+	appendStringInfo(&print, "%s %s", nodeToString(table->options),
+					 nodeToString(server->options));
+	if (has_user_mapping(owner, server->serverid))
+		appendStringInfo(&print, " %s",
+						 nodeToString(GetUserMapping(owner, server->serverid)->options));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		appendStringInfo(&print, " %s %u %d %d %s", NameStr(att->attname),
+						 att->atttypid, att->atttypmod, att->attisdropped,
+						 nodeToString(GetForeignColumnOptions(stream, i + 1)));
+	}
+	return print.data;
+}
+
+static WeirMember *
+make_member(WeirViewDef *def)
+{
+	MemoryContext mcxt = AllocSetContextCreate(TopMemoryContext,
+											   "pg_weir member",
+											   ALLOCSET_SMALL_SIZES);
+	WeirMember *member = MemoryContextAllocZero(mcxt, sizeof(*member));
+	MemoryContext old = MemoryContextSwitchTo(mcxt);
+
+	member->mcxt = mcxt;
+	member->def = palloc(sizeof(WeirViewDef));
+	*member->def = *def;
+	member->def->settings = copyObject(def->settings);
+	member->backoff_ms = FIRST_BACKOFF_MS;
+	member->stalled = true;		/* perhaps: the first opening clears it */
+	MemoryContextSwitchTo(old);
+	return member;
+}
+
+/* Closes the run of a member and takes it from its feed. */
+static void
+close_run(WeirWorker *worker, WeirMember *member)
+{
+	WeirFeed   *feed;
+
+	if (member->run == NULL)
+		return;
+	feed = weir_members_feed(worker, member->run);
+	if (feed != NULL)
+	{
+		weir_feed_remove(feed, member->run);
+		if (feed->runs == NIL)
+		{
+			worker->feeds = list_delete_ptr(worker->feeds, feed);
+			worker->wait_set_stale = true;
+			weir_feed_close(feed);
+		}
+	}
+	weir_run_close(member->run);
+	member->run = NULL;
+}
+
+static bool
+same_definition(const WeirViewDef *a, const WeirViewDef *b)
+{
+	return a->relid == b->relid && a->owner == b->owner &&
+		a->epoch == b->epoch && a->state_table == b->state_table &&
+		equal(a->settings, b->settings) &&
+		a->options.on_error == b->options.on_error &&
+		a->options.commit_interval == b->options.commit_interval;
+}
+
+static WeirViewDef *
+find_definition(List *defs, const char *id)
+{
+	ListCell   *cell;
+
+	foreach(cell, defs)
+		if (strcmp(((WeirViewDef *) lfirst(cell))->id, id) == 0)
+			return lfirst(cell);
+	return NULL;
+}
+
+/* The definitions of our group, and the stream's columns. */
+static List *
+read_definitions(WeirWorker *worker, char **print, TupleDesc *desc)
+{
+	List	   *result = NIL;
+	ListCell   *cell;
+	Relation	stream;
+
+	*print = NULL;
+	*desc = NULL;
+	if (!weir_catalog_exists())
+		return NIL;
+	foreach(cell, weir_catalog_views())
+	{
+		WeirViewDef *def = lfirst(cell);
+
+		if (def->source == worker->stream && !def->paused)
+			result = lappend(result, def);
+	}
+	if (result == NIL)
+		return NIL;
+	stream = try_table_open(worker->stream, AccessShareLock);
+	if (stream == NULL)
+		return NIL;
+	*desc = CreateTupleDescCopy(RelationGetDescr(stream));
+	*print = print_stream(worker->stream, *desc,
+						  ((WeirViewDef *) linitial(result))->owner);
+	table_close(stream, AccessShareLock);
+	return result;
+}
+
+/*
+ * Reads definitions again.  The caller has committed all that could be: views
+ * that are gone, paused or changed are closed here with what is left.
+ */
+void
+weir_members_reload(WeirWorker *worker)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *defs;
+	List	   *old_members = worker->members;
+	ListCell   *cell;
+	char	   *print;
+	TupleDesc	desc;
+	bool		stream_changed;
+
+	worker->generation = pg_atomic_read_u64(&weir_shared->generation);
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(worker->turn);
+	defs = read_definitions(worker, &print, &desc);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	MemoryContextSwitchTo(TopMemoryContext);
+	stream_changed = worker->stream_print == NULL || print == NULL ||
+		strcmp(print, worker->stream_print) != 0;
+	worker->members = NIL;
+	foreach(cell, old_members)
+	{
+		WeirMember *member = lfirst(cell);
+		WeirViewDef *def = find_definition(defs, member->def->id);
+
+		if (def != NULL && !stream_changed &&
+			same_definition(member->def, def))
+		{
+			member->retry_at = 0;
+			worker->members = lappend(worker->members, member);
+			defs = list_delete_ptr(defs, def);
+			continue;
+		}
+		close_run(worker, member);
+		MemoryContextDelete(member->mcxt);
+	}
+	list_free(old_members);
+	foreach(cell, defs)
+		worker->members = lappend(worker->members, make_member(lfirst(cell)));
+	if (stream_changed && desc != NULL)
+	{
+		worker->stream_print = pstrdup(print);
+		worker->stream_desc = CreateTupleDescCopy(desc);
+	}
+	MemoryContextSwitchTo(caller);
+}
+
+/* --------------------------------------------------------------- failures */
+
+/* The stall is recorded if it can be; the log has it anyhow. */
+static void
+record_stall(WeirMember *member, const ErrorData *error)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		weir_record_stall(member->def->id, error);
+		member->stalled = error != NULL;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+}
+
+static WeirMember *
+member_of(WeirWorker *worker, WeirRun *run)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+		if (((WeirMember *) lfirst(cell))->run == run)
+			return lfirst(cell);
+	elog(ERROR, "run without a member");
+}
+
+static void
+put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error)
+{
+	member->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   member->backoff_ms);
+	member->backoff_ms = Min(member->backoff_ms * 2, LAST_BACKOFF_MS);
+
+	/* dropped, paused or altered beneath us: the reload will tell */
+	if (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE)
+		return;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("continuous view %s stalls: %s", member->def->id,
+					error->message ? error->message : "unknown error"),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+	record_stall(member, error);
+}
+
+void
+weir_members_fail(WeirWorker *worker, WeirRun *run, ErrorData *error)
+{
+	WeirMember *member = member_of(worker, run);
+
+	close_run(worker, member);
+	put_aside(worker, member, error);
+}
+
+void
+weir_members_fail_commit(WeirWorker *worker, WeirRun *run, ErrorData *error)
+{
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+			/* memory is as it was: read no more, and try the commit again */
+			run->blocked = true;
+			run->last_commit = GetCurrentTimestamp();
+			record_stall(member_of(worker, run), error);
+			break;
+		default:
+			weir_members_fail(worker, run, error);
+			break;
+	}
+}
+
+void
+weir_members_stop(WeirWorker *worker)
+{
+	List	   *members = list_copy(worker->members);
+	ListCell   *cell;
+
+	foreach(cell, members)
+	{
+		WeirMember *member = lfirst(cell);
+		ErrorData  *stop;
+
+		if (member->run == NULL)
+			continue;
+		if (member->run->stop == NULL)
+		{
+			/* it works again */
+			if (member->stalled && !member->run->blocked)
+				record_stall(member, NULL);
+			if (!member->run->moved)
+				continue;
+			member->backoff_ms = FIRST_BACKOFF_MS;
+			continue;
+		}
+		if (weir_run_has_news(member->run))
+			continue;
+		stop = member->run->stop;	/* outlives nothing: record first */
+		put_aside(worker, member, stop);
+		close_run(worker, member);
+	}
+	list_free(members);
+}
+
+/* ------------------------------------------------------------------ feeds */
+
+WeirFeed *
+weir_members_feed(WeirWorker *worker, WeirRun *run)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->feeds)
+		if (list_member_ptr(((WeirFeed *) lfirst(cell))->runs, run))
+			return lfirst(cell);
+	return NULL;
+}
+
+void
+weir_members_update_ends(WeirWorker *worker, WeirRun *run)
+{
+	WeirFeed   *feed = weir_members_feed(worker, run);
+
+	if (feed == NULL)
+		return;
+	for (int i = 0; i < run->n_books; i++)
+	{
+		WeirBooks  *books = &run->books[i];
+		int64		end = weir_kafka_end(feed->consumer, books->partition);
+
+		if (end >= 0)
+			books->source_end = Max(end, books->position);
+	}
+}
+
+void
+weir_members_apply_settings(WeirWorker *worker, List *settings)
+{
+	ListCell   *cell;
+
+	if (equal(settings, worker->applied_settings))
+		return;
+	for (cell = list_head(settings); cell != NULL;
+		 cell = lnext(settings, lnext(settings, cell)))
+		(void) set_config_option(strVal(lfirst(cell)),
+								 strVal(lfirst(lnext(settings, cell))),
+								 PGC_SUSET, PGC_S_OVERRIDE, GUC_ACTION_SET,
+								 true, WARNING, false);
+	list_free_deep(worker->applied_settings);
+	worker->applied_settings = NIL;
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		worker->applied_settings = copyObject(settings);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* Opens a member's run; on failure it is put aside. */
+static void
+open_member(WeirWorker *worker, WeirMember *member)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	weir_members_apply_settings(worker, member->def->settings);
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		MemoryContextSwitchTo(caller);
+		member->run = weir_run_open(member->def, worker->stream_desc);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		put_aside(worker, member, error);
+	}
+	PG_END_TRY();
+}
+
+static int64
+total_position(const WeirRun *run)
+{
+	int64		total = 0;
+
+	for (int i = 0; i < run->n_books; i++)
+		total += run->books[i].position;
+	return total;
+}
+
+/* A feed for runs of one kind; those that it cannot serve have `stop` set. */
+static void
+open_feed(WeirWorker *worker, List *runs)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ListCell   *cell;
+
+	PG_TRY();
+	{
+		WeirFeed   *feed;
+		MemoryContext old;
+
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		MemoryContextSwitchTo(caller);
+		feed = weir_feed_open(worker->stream, worker->stream_desc, runs);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		if (feed->runs == NIL)
+			weir_feed_close(feed);
+		else
+		{
+			worker->feeds = lappend(worker->feeds, feed);
+			worker->wait_set_stale = true;
+		}
+		MemoryContextSwitchTo(old);
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		foreach(cell, runs)
+			weir_members_fail(worker, lfirst(cell), error);
+	}
+	PG_END_TRY();
+}
+
+void
+weir_members_open(WeirWorker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *fresh = NIL;
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run != NULL || now < member->retry_at)
+			continue;
+		open_member(worker, member);
+		if (member->run != NULL)
+			fresh = lappend(fresh, member->run);
+	}
+
+	/* views that were running together find together again */
+	while (fresh != NIL)
+	{
+		WeirRun    *first = linitial(fresh);
+		List	   *together = list_make1(first);
+
+		fresh = list_delete_first(fresh);
+		foreach(cell, fresh)
+		{
+			WeirRun    *run = lfirst(cell);
+
+			if (run->def->owner == first->def->owner &&
+				equal(run->def->settings, first->def->settings) &&
+				llabs(total_position(run) - total_position(first)) < CLOSE_ENOUGH)
+				together = lappend(together, run);
+		}
+		foreach(cell, together)
+			fresh = list_delete_ptr(fresh, lfirst(cell));
+		open_feed(worker, together);
+	}
+}
+
+/* How far one feed is behind another, in messages, over partitions. */
+static int64
+distance(const WeirFeed *behind, const WeirFeed *ahead)
+{
+	int64		sum = 0;
+
+	for (int p = 0; p < Min(behind->n_partitions, ahead->n_partitions); p++)
+		sum += Max(ahead->next[p] - behind->next[p], 0);
+	return sum;
+}
+
+/* Moves the runs of one feed to another that they may join. */
+static void
+merge(WeirWorker *worker, WeirFeed *from, WeirFeed *into)
+{
+	ListCell   *cell;
+
+	foreach(cell, from->runs)
+	{
+		StartTransactionCommand();
+		weir_feed_add(into, lfirst(cell));
+		CommitTransactionCommand();
+	}
+	MemoryContextSwitchTo(worker->turn);
+	worker->feeds = list_delete_ptr(worker->feeds, from);
+	worker->wait_set_stale = true;
+	weir_feed_close(from);
+}
+
+/*
+ * Two feeds of one kind become one as soon as the views of one have all that
+ * the other has passed.  The one ahead waits for the other over the last
+ * stretch; otherwise two busy feeds could miss each other for ever.
+ */
+void
+weir_members_merge_feeds(WeirWorker *worker)
+{
+	ListCell   *a;
+	ListCell   *b;
+
+	foreach(a, worker->feeds)
+		((WeirFeed *) lfirst(a))->held_since *=
+			list_length(worker->feeds) > 1;
+
+	foreach(a, worker->feeds)
+	{
+		WeirFeed   *into = lfirst(a);
+
+		foreach(b, worker->feeds)
+		{
+			WeirFeed   *from = lfirst(b);
+			int64		missing;
+
+			if (from == into || from->runs == NIL ||
+				!weir_feed_same_kind(into, linitial(from->runs)) ||
+				from->n_partitions != into->n_partitions)
+				continue;
+			missing = distance(from, into);
+			if (missing == 0)
+			{
+				into->held_since = 0;
+				merge(worker, from, into);
+				return;
+			}
+			if (missing < NEARLY_THERE && into->held_since == 0 &&
+				distance(into, from) == 0)
+				into->held_since = GetCurrentTimestamp();
+		}
+	}
+}
+
+/* ------------------------------------------------------------------ waits */
+
+/* Takes a wait that asks for one of our open views. */
+static void
+take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
+{
+	WeirFeed   *feed = weir_members_feed(worker, run);
+	WeirWait   *wait = &weir_shared->waits[place];
+	WeirPartitionRange *ranges;
+	WeirTaken  *taken;
+	MemoryContext old;
+	int			n;
+
+	if (feed == NULL)
+		return;
+	ranges = weir_kafka_ranges(feed->consumer, 1000, &n);
+	if (ranges == NULL)
+		return;					/* next turn */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	taken = palloc(sizeof(*taken));
+	taken->place = place;
+	taken->ticket = ticket;
+	taken->view = run->def->relid;
+	taken->n = n;
+	taken->ends = palloc(sizeof(int64) * Max(n, 1));
+	for (int p = 0; p < n; p++)
+		taken->ends[p] = ranges[p].high;
+	worker->taken = lappend(worker->taken, taken);
+	MemoryContextSwitchTo(old);
+
+	SpinLockAcquire(&wait->mutex);
+	if (wait->state == WEIR_WAIT_ASKED && wait->ticket == ticket)
+		wait->state = WEIR_WAIT_TAKEN;
+	SpinLockRelease(&wait->mutex);
+}
+
+static WeirRun *
+run_of_view(WeirWorker *worker, Oid view)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->def->relid == view)
+			return member->run;
+	}
+	return NULL;
+}
+
+static bool
+holds(const WeirRun *run, const WeirTaken *taken)
+{
+	if (run->backfilling)
+		return false;
+	for (int p = 0; p < taken->n; p++)
+	{
+		int64		committed = p < run->n_books ? run->books[p].committed : 0;
+
+		if (committed < taken->ends[p])
+			return false;
+	}
+	return true;
+}
+
+void
+weir_members_answer_waits(WeirWorker *worker)
+{
+	bool		news = false;
+	ListCell   *cell;
+
+	for (int i = 0; i < weir_shared->n_waits; i++)
+	{
+		WeirWait   *wait = &weir_shared->waits[i];
+		WeirRun    *run;
+		uint64		ticket;
+		Oid			view;
+
+		if (wait->state != WEIR_WAIT_ASKED ||
+			wait->database != worker->database)
+			continue;
+		SpinLockAcquire(&wait->mutex);
+		ticket = wait->ticket;
+		view = wait->view;
+		SpinLockRelease(&wait->mutex);
+		run = run_of_view(worker, view);
+		if (run != NULL)
+			take_wait(worker, i, run, ticket);
+	}
+	foreach(cell, worker->taken)
+	{
+		WeirTaken  *taken = lfirst(cell);
+		WeirWait   *wait = &weir_shared->waits[taken->place];
+		WeirRun    *run = run_of_view(worker, taken->view);
+		bool		gone = false;
+
+		SpinLockAcquire(&wait->mutex);
+		if (wait->ticket != taken->ticket || wait->state != WEIR_WAIT_TAKEN)
+			gone = true;
+		else if (run != NULL && holds(run, taken))
+		{
+			wait->state = WEIR_WAIT_HELD;
+			gone = news = true;
+		}
+		SpinLockRelease(&wait->mutex);
+		if (gone)
+		{
+			worker->taken = foreach_delete_current(worker->taken, cell);
+			pfree(taken->ends);
+			pfree(taken);
+		}
+	}
+	if (news)
+		ConditionVariableBroadcast(&weir_shared->answered);
+}
+
+/* ------------------------------------------------------------------ scout */
+
+/* Marks a slot for a stream as wanted, unless it has one. */
+static void
+want(Oid database, Oid stream)
+{
+	WeirSlot   *free_slot = NULL;
+	bool		served = false;
+
+	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < weir_shared->n_slots; i++)
+	{
+		WeirSlot   *slot = &weir_shared->slots[i];
+
+		if (slot->state == WEIR_SLOT_FREE)
+			free_slot = free_slot ? free_slot : slot;
+		else if (slot->database == database && slot->stream == stream)
+			served = true;
+	}
+	if (!served && free_slot != NULL)
+	{
+		free_slot->state = WEIR_SLOT_WANTED;
+		free_slot->database = database;
+		free_slot->stream = stream;
+		free_slot->done = false;
+	}
+	LWLockRelease(weir_shared->lock);
+	if (!served && free_slot == NULL)
+	{
+		pg_atomic_fetch_add_u64(&weir_shared->starved, 1);
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no worker is free for the continuous views of \"%s\"",
+						get_rel_name(stream)),
+				 errhint("Raise weir.max_workers (now %d).", weir_max_workers)));
+	}
+}
+
+/* Slots of streams that no view reads any more are free again. */
+static void
+drop_wishes(Oid database, List *streams)
+{
+	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < weir_shared->n_slots; i++)
+	{
+		WeirSlot   *slot = &weir_shared->slots[i];
+
+		if (slot->state == WEIR_SLOT_WANTED && slot->database == database &&
+			!list_member_oid(streams, slot->stream))
+			slot->state = WEIR_SLOT_FREE;
+	}
+	LWLockRelease(weir_shared->lock);
+}
+
+void
+weir_scout(Oid database)
+{
+	List	   *streams = NIL;
+	ListCell   *cell;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (weir_catalog_exists())
+	{
+		weir_catalog_adopt();
+		foreach(cell, weir_catalog_views())
+		{
+			WeirViewDef *def = lfirst(cell);
+
+			if (!def->paused)
+				streams = list_append_unique_oid(streams, def->source);
+		}
+	}
+	drop_wishes(database, streams);
+	foreach(cell, streams)
+		want(database, lfirst_oid(cell));
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}

@@ -1,0 +1,84 @@
+/*-------------------------------------------------------------------------
+ *
+ * members.h
+ *	  The views of a worker, open or waiting for another try.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_MEMBERS_H
+#define WEIR_MEMBERS_H
+
+#include "runtime/worker.h"
+
+/*
+ * A view of the worker's group.
+ *
+ *		waiting -- retry_at has come --> open -- it fails --> waiting
+ *
+ * Every failure is written to weir_data.status as the view's stall; the next
+ * commit that succeeds, or the next successful opening, clears it.
+ */
+typedef struct WeirMember
+{
+	WeirViewDef *def;
+	MemoryContext mcxt;			/* of def and of this */
+	WeirRun    *run;			/* NULL while waiting */
+	TimestampTz retry_at;
+	int			backoff_ms;
+	bool		stalled;		/* status says so */
+} WeirMember;
+
+/* A wait_for that the worker has taken. */
+typedef struct WeirTaken
+{
+	int			place;			/* in weir_shared->waits */
+	uint64		ticket;
+	Oid			view;
+	int			n;
+	int64	   *ends;			/* per partition */
+} WeirTaken;
+
+typedef struct WeirWorker
+{
+	Oid			database;
+	Oid			stream;
+	WeirSlot   *slot;
+	MemoryContext turn;			/* reset every turn of the loop */
+	uint64		generation;		/* of the definitions that we know */
+	char	   *stream_print;	/* options and columns of the stream */
+	TupleDesc	stream_desc;
+	List	   *members;
+	List	   *feeds;
+	List	   *taken;
+	WaitEventSet *wait_set;
+	bool		wait_set_stale;
+	List	   *applied_settings;
+} WeirWorker;
+
+/* A scout: which streams of this database have views?  To slots. */
+extern void weir_scout(Oid database);
+
+extern bool weir_members_are_stale(const WeirWorker *worker);
+extern void weir_members_reload(WeirWorker *worker);
+
+/* Opens members whose time has come, and gives them to feeds. */
+extern void weir_members_open(WeirWorker *worker);
+
+/* Puts aside a run that raised: its memory goes, the error is its stall. */
+extern void weir_members_fail(WeirWorker *worker, WeirRun *run,
+							  ErrorData *error);
+
+/* The same for an error of a commit, which a lock may have caused. */
+extern void weir_members_fail_commit(WeirWorker *worker, WeirRun *run,
+									 ErrorData *error);
+
+/* Puts aside runs that have asked to stop and have nothing uncommitted. */
+extern void weir_members_stop(WeirWorker *worker);
+
+extern WeirFeed *weir_members_feed(WeirWorker *worker, WeirRun *run);
+extern void weir_members_update_ends(WeirWorker *worker, WeirRun *run);
+extern void weir_members_merge_feeds(WeirWorker *worker);
+extern void weir_members_answer_waits(WeirWorker *worker);
+extern void weir_members_apply_settings(WeirWorker *worker, List *settings);
+
+#endif							/* WEIR_MEMBERS_H */

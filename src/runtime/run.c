@@ -1,0 +1,321 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.c
+ *	  A view in the worker: opened from its definition, closed without trace.
+ *
+ * Opening plans Q, prepares expressions and states, and loads the groups of the
+ * last commit.  Closing throws memory away; since memory is a cache of what
+ * is committed plus one uncommitted interval, closing and opening again is
+ * also the answer to every error in the middle of a fold.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "runtime/worker.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+/* A bare column of the stream, or 0. */
+static AttrNumber
+bare_column(Expr *expr)
+{
+	if (expr != NULL && IsA(expr, Var) && ((Var *) expr)->varattno > 0)
+		return ((Var *) expr)->varattno;
+	return 0;
+}
+
+static void
+prepare_keys(WeirRun *run)
+{
+	WeirPlan   *plan = run->plan;
+
+	run->keys = palloc0(sizeof(WeirRunKey) * Max(plan->n_keys, 1));
+	run->key_values = palloc0(sizeof(Datum) * Max(plan->n_keys, 1));
+	run->key_nulls = palloc0(sizeof(bool) * Max(plan->n_keys, 1));
+	for (int i = 0; i < plan->n_keys; i++)
+	{
+		WeirRunKey *key = &run->keys[i];
+		Expr	   *expr = plan->keys[i].expr;
+
+		key->is_window = plan->keys[i].is_window;
+		if (key->is_window)
+		{
+			weir_tumble_prepare(&key->tumble, castNode(FuncExpr, expr));
+			expr = linitial(castNode(FuncExpr, expr)->args);
+		}
+		key->column = bare_column(expr);
+		key->expr = ExecInitExpr(expr, NULL);
+	}
+	run->format = weir_key_format(plan);
+	run->image_room = MAXALIGN(weir_key_room(run->format));
+}
+
+/* The input of a call, shared with an earlier call that has the same. */
+static int
+find_input(WeirRun *run, const WeirAggregateCall *call)
+{
+	WeirInput  *input;
+
+	for (int i = 0; i < run->n_inputs; i++)
+		if (equal(run->inputs[i].arg, call->arg) &&
+			equal(run->inputs[i].filter, call->filter))
+			return i;
+	input = &run->inputs[run->n_inputs];
+	input->arg = call->arg;
+	input->filter = call->filter;
+	input->column = bare_column(call->arg);
+	input->arg_state = ExecInitExpr(call->arg, NULL);
+	input->filter_state = ExecInitExpr(call->filter, NULL);
+	input->values = palloc0(sizeof(Datum) * WEIR_BATCH_ROWS);
+	input->nulls = palloc0(sizeof(bool) * WEIR_BATCH_ROWS);
+	return run->n_inputs++;
+}
+
+/*
+ * States for the calls; sum(x) and avg(x) share one.  count(*) FILTER (...)
+ * counts the rows that are not NULL of an input that is NULL where the
+ * filter fails.
+ */
+static void
+prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
+			   Size *words_size)
+{
+	WeirPlan   *plan = run->plan;
+	int			n = Max(plan->n_calls, 1);
+
+	run->inputs = palloc0(sizeof(WeirInput) * n);
+	run->states = palloc0(sizeof(WeirState) * n);
+	run->state_input = palloc0(sizeof(int) * n);
+	*words_size = 0;
+	for (int i = 0; i < plan->n_calls; i++)
+	{
+		WeirAggregateCall *call = &plan->calls[i];
+		WeirClass	class_ = weir_classify(call->aggref);
+		int			input = find_input(run, call);
+		int			s;
+
+		if (class_.ops == NULL)
+			elog(ERROR, "aggregate %u has no state", call->aggref->aggfnoid);
+		if (class_.ops == &weir_count_rows && call->filter != NULL)
+			class_.ops = &weir_count_any;
+		finishes[i] = class_.finish;
+		for (s = 0; s < run->n_states; s++)
+			if (run->state_input[s] == input &&
+				run->states[s].ops == class_.ops &&
+				run->states[s].least == class_.least &&
+				run->states[s].collation == call->aggref->inputcollid)
+				break;
+		if (s == run->n_states)
+		{
+			weir_state_prepare(&run->states[s], &class_, call->aggref,
+							   run->store);
+			run->states[s].offset = *words_size;
+			run->state_input[s] = input;
+			*words_size += class_.ops->size;
+			run->n_states++;
+		}
+		state_of[i] = s;
+	}
+}
+
+/*
+ * The owner may read the stream, still.  The same error as a query of the owner
+ * would have.
+ */
+static void
+check_privileges(const WeirViewDef *def)
+{
+	AclResult	result = pg_class_aclcheck(def->source, def->owner, ACL_SELECT);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, get_relkind_objtype(get_rel_relkind(def->source)),
+					   get_rel_name(def->source));
+}
+
+/* v must still have the columns that Q gives it. */
+void
+weir_check_shape(Relation v, TupleDesc wanted)
+{
+	TupleDesc	desc = RelationGetDescr(v);
+	bool		same = desc->natts == wanted->natts;
+
+	for (int i = 0; same && i < wanted->natts; i++)
+		same = !TupleDescAttr(desc, i)->attisdropped &&
+			TupleDescAttr(desc, i)->atttypid == TupleDescAttr(wanted, i)->atttypid;
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the columns of \"%s\" were changed",
+						RelationGetRelationName(v)),
+				 errhint("Drop the view and create it again with the query that you want.")));
+}
+
+static void
+load(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
+{
+	WeirViewDef *def = run->def;
+	WeirTumble *window = NULL;
+	Relation	v;
+	Relation	state_table;
+	bool		stalled;
+	Oid			filenode;
+
+	if (run->plan->window_key >= 0)
+		window = &run->keys[run->plan->window_key].tumble;
+	run->projector = weir_projector_create(run->plan, run->format, window,
+										   run->states, finishes, state_of);
+	run->table = weir_group_table_create(run->mcxt, run->format, run->states,
+										 run->n_states, words_size);
+
+	v = table_open(def->relid, AccessShareLock);
+	weir_check_shape(v, weir_projector_desc(run->projector));
+	run->filenode = weir_filenode(v);
+	table_close(v, AccessShareLock);
+
+	run->books = weir_read_books(def->id, &run->n_books);
+	if (!weir_read_status(def->id, &run->backfilling, &filenode, &stalled))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the status of a view is missing")));
+	/* VACUUM FULL, CLUSTER and a restore move rows: write them anew */
+	run->rewrite = !run->backfilling && OidIsValid(filenode) &&
+		filenode != run->filenode;
+
+	state_table = table_open(def->state_table, AccessShareLock);
+	weir_load_states(state_table, run->table);
+	table_close(state_table, AccessShareLock);
+}
+
+static void
+add_grand_total(WeirRun *run)
+{
+	char	   *image = palloc0(run->image_room);
+	uint32		hash;
+	uint32		len;
+	WeirGroup  *group;
+
+	if (!run->plan->grand_total || weir_group_table_count(run->table) > 0)
+		return;
+	len = weir_key_write(run->format, NULL, NULL, image, &hash);
+	weir_group_table_upsert(run->table, 1, &image, &len, &hash, &group);
+	group->flags |= WEIR_GROUP_DIRTY;
+	run->dirty[run->n_dirty++] = group;
+	run->moved = true;			/* one row, also over no input: commit it */
+}
+
+WeirRun *
+weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
+{
+	MemoryContext mcxt = AllocSetContextCreate(TopMemoryContext,
+											   "pg_weir view",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(mcxt);
+	WeirRun    *run = palloc0(sizeof(*run));
+	Oid			save_user;
+	int			save_context;
+
+	run->mcxt = mcxt;
+	run->def = def;
+	GetUserIdAndSecContext(&save_user, &save_context);
+	PG_TRY();
+	{
+		WeirFinish *finishes;
+		int		   *state_of;
+		Size		words_size;
+
+		check_privileges(def);
+		/* folding constants runs functions of the user */
+		SetUserIdAndSecContext(def->owner,
+							   save_context | SECURITY_RESTRICTED_OPERATION);
+		run->plan = weir_plan_query(weir_catalog_query(def->query_view));
+		SetUserIdAndSecContext(save_user, save_context);
+
+		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
+		state_of = palloc0(sizeof(int) * Max(run->plan->n_calls, 1));
+		run->interval = AllocSetContextCreate(mcxt, "pg_weir interval",
+											  ALLOCSET_DEFAULT_SIZES);
+		run->store = weir_value_store_create(mcxt);
+		prepare_keys(run);
+		prepare_states(run, finishes, state_of, &words_size);
+		run->econtext = CreateStandaloneExprContext();
+		run->row = MakeSingleTupleTableSlot(CreateTupleDescCopy(stream_desc),
+											&TTSOpsVirtual);
+		run->econtext->ecxt_scantuple = run->row;
+		run->filter = ExecInitExpr(run->plan->filter, NULL);
+		run->images = palloc(run->image_room * WEIR_BATCH_ROWS);
+		run->max_dirty = 1024;
+		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
+		load(run, finishes, state_of, words_size);
+		add_grand_total(run);
+	}
+	PG_CATCH();
+	{
+		SetUserIdAndSecContext(save_user, save_context);
+		MemoryContextSwitchTo(old);
+		weir_run_close(run);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	return run;
+}
+
+void
+weir_run_close(WeirRun *run)
+{
+	if (run->table != NULL)
+		weir_group_table_destroy(run->table);
+	if (run->store != NULL)
+		weir_value_store_destroy(run->store);
+	MemoryContextDelete(run->mcxt);
+}
+
+WeirBooks *
+weir_run_books(WeirRun *run, int32 partition)
+{
+	WeirBooks  *books;
+	int			i;
+
+	/* partitions are numbered from 0 and kept in order */
+	if (partition < run->n_books && run->books[partition].partition == partition)
+		return &run->books[partition];
+	for (i = 0; i < run->n_books; i++)
+		if (run->books[i].partition == partition)
+			return &run->books[i];
+
+	/* added after the view was made: it is read from 0 */
+	run->books = repalloc(run->books, sizeof(WeirBooks) * (run->n_books + 1));
+	books = &run->books[run->n_books++];
+	memset(books, 0, sizeof(*books));
+	books->partition = partition;
+	books->source_end = -1;
+	books->last_offset = -1;
+	books->last_time = DT_NOBEGIN;
+	books->changed = true;
+	return books;
+}
+
+bool
+weir_run_complete(const WeirRun *run)
+{
+	for (int i = 0; i < run->n_books; i++)
+		if (run->books[i].position < run->books[i].target)
+			return false;
+	return true;
+}
+
+bool
+weir_run_has_news(const WeirRun *run)
+{
+	return run->moved || run->n_dirty > 0 || run->rewrite ||
+		(run->backfilling && weir_run_complete(run));
+}

@@ -1,0 +1,101 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.h
+ *	  What processes of pg_weir share: who serves what, and who waits.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_SHARED_H
+#define WEIR_SHARED_H
+
+#include "weir.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+/*
+ * A worker's place.  The launcher alone writes `state`, `database` and
+ * `stream`, under the lock; the worker writes `pid` and `latch`.
+ *
+ *		FREE -- a scout asks --> WANTED -- the launcher starts --> RUNNING
+ *		  ^                        |  ^                               |
+ *		  |                        |  '------ exit, backoff ----------|
+ *		  '---- no view is left ---'------ no view is left -----------'
+ */
+typedef enum WeirSlotState
+{
+	WEIR_SLOT_FREE,
+	WEIR_SLOT_WANTED,
+	WEIR_SLOT_RUNNING
+} WeirSlotState;
+
+typedef struct WeirSlot
+{
+	WeirSlotState state;
+	Oid			database;
+	Oid			stream;			/* the group of views: all that read it */
+	pid_t		pid;			/* 0: no process */
+	Latch	   *latch;			/* of that process */
+	bool		done;			/* the worker found no view to serve */
+} WeirSlot;
+
+/*
+ * A backend inside weir.wait_for(); one place for each backend of the server.
+ * The backend moves NONE -> ASKED and back to NONE, the worker ASKED -> TAKEN ->
+ * HELD; `ticket` tells one wait from the next.
+ */
+typedef enum WeirWaitState
+{
+	WEIR_WAIT_NONE,
+	WEIR_WAIT_ASKED,
+	WEIR_WAIT_TAKEN,			/* the worker knows the source's end */
+	WEIR_WAIT_HELD				/* the view holds all up to that end */
+} WeirWaitState;
+
+typedef struct WeirWait
+{
+	slock_t		mutex;
+	WeirWaitState state;
+	uint64		ticket;
+	Oid			database;
+	Oid			view;
+} WeirWait;
+
+typedef struct WeirShared
+{
+	LWLock	   *lock;			/* slots, launcher */
+	int			tranche;		/* of the workers' state areas */
+	pid_t		launcher_pid;
+	Latch	   *launcher_latch;
+	Oid			leave;			/* a database that workers must leave now */
+	TimestampTz leave_until;
+
+	pg_atomic_uint64 generation;	/* of definitions, over all databases */
+	pg_atomic_uint64 state_bytes;	/* taken from weir.state_memory */
+	pg_atomic_uint64 clock_shift;	/* microseconds; tests only */
+	pg_atomic_uint64 starved;	/* groups that found no slot, last time */
+	ConditionVariable answered; /* some wait has moved on */
+
+	int			n_waits;		/* MaxBackends */
+	WeirWait   *waits;
+
+	int			n_slots;		/* weir.max_workers */
+	WeirSlot	slots[FLEXIBLE_ARRAY_MEMBER];
+} WeirShared;
+
+extern WeirShared *weir_shared;
+
+extern void weir_shmem_install(void);
+
+/* Makes the workers of a database leave it, and stay away for a while. */
+extern void weir_leave_database(Oid database);
+
+/* The slot that serves a stream of this database, or NULL. */
+extern WeirSlot *weir_slot_of(Oid database, Oid stream);
+
+/* weir_launcher.c */
+extern void weir_launcher_install(void);
+
+#endif							/* WEIR_SHARED_H */

@@ -1,0 +1,74 @@
+/*-------------------------------------------------------------------------
+ *
+ * watchdog.c
+ *	  Cancels an expression that does not come back.
+ *
+ * statement_timeout does nothing in a background worker.  While user code
+ * runs, a timer looks every few seconds whether the row has changed since it
+ * last looked; if not, it cancels as pg_cancel_backend would, and the row
+ * becomes a dead letter.  So one row has between one and two periods.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "runtime/watchdog.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/timeout.h"
+
+#define PERIOD_MS 5000
+
+volatile uint64 weir_watchdog_rows = 0;
+
+static TimeoutId timer;
+static volatile uint64 seen = 0;
+static volatile sig_atomic_t bitten = false;
+
+/* In a signal handler. */
+static void
+look(void)
+{
+	if (weir_watchdog_rows == seen)
+	{
+		bitten = true;
+		QueryCancelPending = true;
+		InterruptPending = true;
+	}
+	seen = weir_watchdog_rows;
+	enable_timeout_after(timer, PERIOD_MS);
+}
+
+void
+weir_watchdog_install(void)
+{
+	InitializeTimeouts();
+	timer = RegisterTimeout(USER_TIMEOUT, look);
+}
+
+void
+weir_watchdog_start(void)
+{
+	seen = weir_watchdog_rows - 1;
+	bitten = false;
+	enable_timeout_after(timer, PERIOD_MS);
+}
+
+void
+weir_watchdog_stop(void)
+{
+	disable_timeout(timer, false);
+	if (bitten)
+		QueryCancelPending = false;
+}
+
+void
+weir_watchdog_rethrow(ErrorData *error)
+{
+	if (error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+		error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN)
+		ReThrowError(error);
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && bitten)
+		error->message = psprintf("the view's expressions took longer than %d s over one row",
+								  PERIOD_MS / 1000);
+	bitten = false;
+}

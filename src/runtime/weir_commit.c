@@ -1,0 +1,308 @@
+/*-------------------------------------------------------------------------
+ *
+ * weir_commit.c
+ *	  The one transaction of an interval.
+ *
+ * Results, states, dead letters, positions and counters of all runs that are due
+ * change together, or not at all:
+ *
+ *	1. begin; for each run: lock v, see that its definition is still ours
+ *	2. rows of v, as the view's owner
+ *	3. rows of the state table, with the TIDs from 2
+ *	4. dead letters, positions, status
+ *	5. commit, flushed locally
+ *	6. memory: TIDs, clean groups
+ *	7. (the worker) acknowledge to the source
+ *
+ * Memory changes after the commit only, so an error anywhere before leaves it as
+ * it was.  Were 7 before 5, a crash between them would lose the interval; were
+ * the positions in another transaction than the rows, one would run ahead.
+ *
+ * An error names the run that it belongs to.  The caller leaves that one out
+ * and commits the others.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "runtime/worker.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/instrument.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "runtime/watchdog.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* What a run's commit has placed, until the transaction has committed. */
+typedef struct Staged
+{
+	WeirRun    *run;
+	Oid			filenode;
+	WeirGroup **groups;
+	int			n;
+	WeirPlacement *placements;
+	bool		published;
+} Staged;
+
+/* All groups of a run: after a backfill, or when v's rows have moved. */
+static void
+stage_everything(WeirRun *run, Staged *staged)
+{
+	uint64		cursor = 0;
+	WeirGroup  *group;
+
+	staged->groups = MemoryContextAllocHuge(CurrentMemoryContext,
+											sizeof(WeirGroup *) *
+											Max(weir_group_table_count(run->table), 1));
+	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
+		staged->groups[staged->n++] = group;
+}
+
+static Relation
+open_view(WeirRun *run)
+{
+	Relation	v = try_relation_open(run->def->relid, RowExclusiveLock);
+	WeirViewDef *now;
+
+	if (v == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the view was dropped")));
+	/* pause, rebuild and alter lock v against us before they change its row */
+	now = weir_catalog_view(run->def->relid);
+	if (now == NULL || now->paused || now->epoch != run->def->epoch)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the definition of the view has changed")));
+	weir_check_shape(v, weir_projector_desc(run->projector));
+	return v;
+}
+
+static void
+write_results(WeirRun *run, Relation v, Staged *staged, bool rewrite)
+{
+	Oid			save_user;
+	int			save_context;
+
+	GetUserIdAndSecContext(&save_user, &save_context);
+	SetUserIdAndSecContext(run->def->owner,
+						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_write_results(v, run->projector, run->table, staged->groups,
+					   staged->n, rewrite, staged->placements);
+	SetUserIdAndSecContext(save_user, save_context);
+}
+
+static void
+write_dead_letters(WeirRun *run)
+{
+	ListCell   *cell;
+
+	foreach(cell, run->dead_letters)
+	{
+		WeirDeadLetter *letter = lfirst(cell);
+
+		weir_write_dead_letter(run->def->id, run->def->source,
+							   letter->partition, letter->offset,
+							   letter->sqlstate, letter->message,
+							   letter->payload, letter->payload_len);
+	}
+}
+
+/* Steps 1 to 4 for one run. */
+static void
+write_run(WeirRun *run, Staged *staged)
+{
+	Relation	v = open_view(run);
+	Relation	state_table;
+	bool		backfilling = run->backfilling && !weir_run_complete(run);
+	bool		moved_away = weir_filenode(v) != run->filenode;
+	bool		rewrite = !backfilling &&
+		(run->backfilling || run->rewrite || moved_away);
+	WeirStatus	status;
+
+	staged->run = run;
+	staged->filenode = weir_filenode(v);
+	staged->published = !backfilling;
+	if (rewrite)
+		stage_everything(run, staged);
+	else
+	{
+		staged->groups = run->dirty;
+		staged->n = run->n_dirty;
+	}
+	staged->placements = MemoryContextAllocHuge(CurrentMemoryContext,
+												sizeof(WeirPlacement) *
+												Max(staged->n, 1));
+	for (int i = 0; i < staged->n; i++)
+		staged->placements[i].result_tid = staged->groups[i]->result_tid;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (!backfilling)
+		write_results(run, v, staged, rewrite);
+	WEIR_FAULT("commit-results");
+
+	state_table = table_open(run->def->state_table, RowExclusiveLock);
+	weir_write_states(state_table, run->table, staged->groups, staged->n,
+					  staged->placements);
+	table_close(state_table, NoLock);
+	WEIR_FAULT("commit-states");
+
+	write_dead_letters(run);
+	weir_write_books(run->def->id, run->books, run->n_books);
+	WEIR_FAULT("commit-positions");
+
+	status.backfilling = backfilling;
+	status.filenode = staged->filenode;
+	status.groups = weir_group_table_count(run->table);
+	status.state_bytes = weir_group_table_bytes(run->table) +
+		weir_value_store_bytes(run->store);
+	status.busy = weir_busy_share();
+	status.commit_us = run->commit_us;
+	status.wal_bytes = run->wal_bytes;
+	weir_write_status(run->def->id, &status);
+	PopActiveSnapshot();
+	relation_close(v, NoLock);
+}
+
+/* Step 6. */
+static void
+apply(Staged *staged, int64 wal_bytes, int64 commit_us)
+{
+	WeirRun    *run = staged->run;
+
+	for (int i = 0; i < staged->n; i++)
+	{
+		WeirGroup  *group = staged->groups[i];
+
+		group->result_tid = staged->placements[i].result_tid;
+		group->state_tid = staged->placements[i].state_tid;
+		group->flags &= ~WEIR_GROUP_DIRTY;
+	}
+	run->n_dirty = 0;
+	run->dead_letters = NIL;
+	MemoryContextReset(run->interval);
+	run->moved = false;
+	run->rewrite = false;
+	run->blocked = false;
+	if (staged->published)
+		run->backfilling = false;
+	run->filenode = staged->filenode;
+	for (int i = 0; i < run->n_books; i++)
+	{
+		run->books[i].committed = run->books[i].position;
+		run->books[i].exists = true;
+		run->books[i].changed = false;
+	}
+	run->last_commit = GetCurrentTimestamp();
+	run->wal_bytes = wal_bytes;
+	run->commit_us = commit_us;
+}
+
+WeirRun *
+weir_commit_runs(List *runs, ErrorData **failure)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext mcxt = AllocSetContextCreate(caller, "pg_weir commit",
+											   ALLOCSET_DEFAULT_SIZES);
+	int			n = list_length(runs);
+	Staged	   *staged = MemoryContextAllocZero(mcxt, sizeof(Staged) * n);
+	WeirRun    *volatile current = NULL;
+	WeirRun    *failed = NULL;
+	uint64		wal_before = pgWalUsage.wal_bytes;
+	instr_time	begun;
+	instr_time	ended;
+
+	INSTR_TIME_SET_CURRENT(begun);
+	weir_watchdog_start();
+	PG_TRY();
+	{
+		WEIR_FAULT("commit-begin");
+		StartTransactionCommand();
+		MemoryContextSwitchTo(mcxt);
+		for (int i = 0; i < n; i++)
+		{
+			current = list_nth(runs, i);
+			write_run(current, &staged[i]);
+			weir_watchdog_progress();
+		}
+		current = NULL;
+		WEIR_FAULT("commit-before");
+		CommitTransactionCommand();
+		WEIR_FAULT("commit-after");
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		*failure = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		/* an error of the commit itself is put down to the first run */
+		failed = current != NULL ? current : linitial(runs);
+		weir_watchdog_rethrow(*failure);
+	}
+	PG_END_TRY();
+	weir_watchdog_stop();
+
+	if (failed == NULL)
+	{
+		INSTR_TIME_SET_CURRENT(ended);
+		INSTR_TIME_SUBTRACT(ended, begun);
+		for (int i = 0; i < n; i++)
+			apply(&staged[i], pgWalUsage.wal_bytes - wal_before,
+				  INSTR_TIME_GET_MICROSEC(ended));
+		WEIR_FAULT("commit-applied");
+	}
+	MemoryContextDelete(mcxt);
+	return failed;
+}
+
+/*
+ * The statement of a stall.  message NULL clears it.
+ */
+void
+weir_record_stall(const char *view_id, const ErrorData *error)
+{
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[5] = {0};
+	char		nulls[] = " nnnn";
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	values[0] = CStringGetTextDatum(view_id);
+	if (error != NULL)
+	{
+		values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+		values[2] = CStringGetTextDatum(error->message ? error->message : "");
+		nulls[1] = nulls[2] = ' ';
+		if (error->detail != NULL)
+		{
+			values[3] = CStringGetTextDatum(error->detail);
+			nulls[3] = ' ';
+		}
+		if (error->hint != NULL)
+		{
+			values[4] = CStringGetTextDatum(error->hint);
+			nulls[4] = ' ';
+		}
+	}
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args("UPDATE weir_data.status SET sqlstate = $2,"
+							  " message = $3, detail = $4, hint = $5"
+							  " WHERE view_id OPERATOR(pg_catalog.=) $1",
+							  5, types, values, nulls, false, 0) < 0)
+		elog(ERROR, "could not record a stall");
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}

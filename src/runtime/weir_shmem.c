@@ -1,0 +1,186 @@
+/*-------------------------------------------------------------------------
+ *
+ * weir_shmem.c
+ *	  Static shared memory, and the news that definitions changed.
+ *
+ * Runs in every process.  A backend that creates, alters or drops a view says
+ * so with weir_wake_at_commit(); the word goes out after its commit, when the
+ * change is visible: a new generation, and a nudge for the launcher and for
+ * each worker of the database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "weir.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "runtime/shared.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+WeirShared *weir_shared = NULL;
+
+static shmem_request_hook_type previous_request_hook = NULL;
+static shmem_startup_hook_type previous_startup_hook = NULL;
+static bool wake_at_commit = false;
+
+static Size
+shared_size(void)
+{
+	Size		size = add_size(offsetof(WeirShared, slots),
+								mul_size(weir_max_workers, sizeof(WeirSlot)));
+
+	return add_size(MAXALIGN(size), mul_size(MaxBackends, sizeof(WeirWait)));
+}
+
+static void
+request_shared_memory(void)
+{
+	if (previous_request_hook)
+		previous_request_hook();
+	RequestAddinShmemSpace(shared_size());
+	RequestNamedLWLockTranche("pg_weir", 2);
+}
+
+static void
+startup_shared_memory(void)
+{
+	bool		found;
+
+	if (previous_startup_hook)
+		previous_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	weir_shared = ShmemInitStruct("pg_weir", shared_size(), &found);
+	if (!found)
+	{
+		LWLockPadded *locks = GetNamedLWLockTranche("pg_weir");
+
+		memset(weir_shared, 0, shared_size());
+		weir_shared->lock = &locks[0].lock;
+		weir_shared->tranche = locks[1].lock.tranche;
+		weir_shared->n_slots = weir_max_workers;
+		pg_atomic_init_u64(&weir_shared->generation, 1);
+		pg_atomic_init_u64(&weir_shared->state_bytes, 0);
+		pg_atomic_init_u64(&weir_shared->clock_shift, 0);
+		pg_atomic_init_u64(&weir_shared->starved, 0);
+		ConditionVariableInit(&weir_shared->answered);
+		weir_shared->n_waits = MaxBackends;
+		weir_shared->waits = (WeirWait *)
+			((char *) weir_shared +
+			 MAXALIGN(offsetof(WeirShared, slots) +
+					  weir_max_workers * sizeof(WeirSlot)));
+		for (int i = 0; i < weir_shared->n_waits; i++)
+			SpinLockInit(&weir_shared->waits[i].mutex);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Nudges the launcher, and the workers of a database (InvalidOid: of all). */
+static void
+nudge(Oid database)
+{
+	LWLockAcquire(weir_shared->lock, LW_SHARED);
+	if (weir_shared->launcher_latch != NULL)
+		SetLatch(weir_shared->launcher_latch);
+	for (int i = 0; i < weir_shared->n_slots; i++)
+	{
+		WeirSlot   *slot = &weir_shared->slots[i];
+
+		if (slot->latch != NULL &&
+			(slot->database == database || !OidIsValid(database)))
+			SetLatch(slot->latch);
+	}
+	LWLockRelease(weir_shared->lock);
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (!wake_at_commit)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			wake_at_commit = false;
+			pg_atomic_fetch_add_u64(&weir_shared->generation, 1);
+			nudge(MyDatabaseId);
+			break;
+		case XACT_EVENT_ABORT:
+			wake_at_commit = false;
+			break;
+		default:
+			break;
+	}
+}
+
+void
+weir_wake_at_commit(void)
+{
+	static bool registered = false;
+
+	if (!weir_preloaded)
+		return;
+	if (!registered)
+	{
+		RegisterXactCallback(at_transaction_end, NULL);
+		registered = true;
+	}
+	wake_at_commit = true;
+}
+
+void
+weir_leave_database(Oid database)
+{
+	if (!weir_preloaded)
+		return;
+	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+	weir_shared->leave = database;
+	/* core waits five seconds for others to leave */
+	weir_shared->leave_until =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 6000);
+	LWLockRelease(weir_shared->lock);
+	nudge(database);
+}
+
+WeirSlot *
+weir_slot_of(Oid database, Oid stream)
+{
+	WeirSlot   *found = NULL;
+
+	if (!weir_preloaded)
+		return NULL;
+	LWLockAcquire(weir_shared->lock, LW_SHARED);
+	for (int i = 0; i < weir_shared->n_slots; i++)
+	{
+		WeirSlot   *slot = &weir_shared->slots[i];
+
+		if (slot->state != WEIR_SLOT_FREE &&
+			slot->database == database && slot->stream == stream)
+			found = slot;
+	}
+	LWLockRelease(weir_shared->lock);
+	return found;
+}
+
+TimestampTz
+weir_now(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+#ifdef WEIR_TEST
+	if (weir_preloaded)
+		now += (int64) pg_atomic_read_u64(&weir_shared->clock_shift);
+#endif
+	return now;
+}
+
+void
+weir_shmem_install(void)
+{
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = startup_shared_memory;
+}

@@ -1,0 +1,448 @@
+/*-------------------------------------------------------------------------
+ *
+ * weir_worker.c
+ *	  The worker: poll, decode, fold, commit, acknowledge.
+ *
+ * One worker serves all views that read one stream of one database.  Start
+ * reading at weir_worker_main(), at the end: the loop is the system in a page.
+ * The parts are in the files beside it: feed.c polls and decodes, fold.c folds,
+ * weir_commit.c commits; members.c says which views there are, opens them, and
+ * keeps those that have failed waiting.
+ *
+ * No transaction is open while the worker waits.  A turn that read something
+ * runs in a transaction of its own, without an XID; results are written in
+ * another, at most once per commit interval.  An idle worker writes nothing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "runtime/worker.h"
+
+#include <time.h>
+
+#include "access/xact.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "runtime/members.h"
+#include "runtime/watchdog.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* The longest that a worker sleeps, so that lost news cost no more than this. */
+#define LONGEST_WAIT_MS 10000
+
+/* Between two looks at a broker that has nothing. */
+static WeirWorker worker;
+
+/* ------------------------------------------------------------- start, end */
+
+/* Settings under which all of the worker's own statements run. */
+static void
+pin_own_settings(void)
+{
+	/* our acknowledgement needs the local flush, not a standby's */
+	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("search_path", "pg_catalog, pg_temp",
+					PGC_SUSET, PGC_S_OVERRIDE);
+	/* nobody queues behind us */
+	SetConfigOption("lock_timeout", "1000", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("idle_in_transaction_session_timeout", "0",
+					PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed",
+					PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off",
+					PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("row_security", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	/* compiling costs more than it saves here */
+	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* librdkafka's threads must be gone before the process tears itself down. */
+static void
+close_consumers(int code, Datum arg)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker.feeds)
+	{
+		WeirFeed   *feed = lfirst(cell);
+
+		if (feed->consumer != NULL)
+			weir_kafka_close(feed->consumer);
+		feed->consumer = NULL;
+	}
+}
+
+static void
+leave_slot(int code, Datum arg)
+{
+	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+	worker.slot->latch = NULL;
+	worker.slot->pid = 0;
+	LWLockRelease(weir_shared->lock);
+	ConditionVariableBroadcast(&weir_shared->answered);
+}
+
+static void
+start(const WeirWorkerArgs *args)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(args->database, InvalidOid, 0);
+	weir_watchdog_install();
+	pin_own_settings();
+	worker.database = args->database;
+	worker.turn = AllocSetContextCreate(TopMemoryContext, "pg_weir turn",
+										ALLOCSET_DEFAULT_SIZES);
+	if (args->slot < 0)
+		return;
+
+	worker.slot = &weir_shared->slots[args->slot];
+	worker.stream = worker.slot->stream;
+	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+	worker.slot->latch = MyLatch;
+	worker.slot->pid = MyProcPid;
+	LWLockRelease(weir_shared->lock);
+	before_shmem_exit(leave_slot, (Datum) 0);
+	before_shmem_exit(close_consumers, (Datum) 0);
+}
+
+static bool
+must_leave(void)
+{
+	bool		leave;
+
+	if (!weir_enabled)
+		return true;
+	LWLockAcquire(weir_shared->lock, LW_SHARED);
+	leave = weir_shared->leave == worker.database &&
+		GetCurrentTimestamp() < weir_shared->leave_until;
+	LWLockRelease(weir_shared->lock);
+	return leave;
+}
+
+/* The share of a core that this process used since the last question. */
+double
+weir_busy_share(void)
+{
+	static int64 last_cpu = 0;
+	static TimestampTz last_time = 0;
+	static double share = 0;
+	struct timespec cpu;
+	int64		cpu_us;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now - last_time < USECS_PER_SEC)
+		return share;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	cpu_us = (int64) cpu.tv_sec * USECS_PER_SEC + cpu.tv_nsec / 1000;
+	if (last_time != 0)
+		share = (double) (cpu_us - last_cpu) / (double) (now - last_time);
+	last_cpu = cpu_us;
+	last_time = now;
+	return share;
+}
+
+/* --------------------------------------------------------------- the turn */
+
+/*
+ * Another feed of the same kind is nearly where this one is: wait for it, so
+ * that both become one.
+ */
+static bool
+is_held(WeirFeed *feed)
+{
+	return feed->held_since != 0 &&
+		!TimestampDifferenceExceeds(feed->held_since, GetCurrentTimestamp(),
+									2000);
+}
+
+static bool
+is_blocked(WeirFeed *feed)
+{
+	ListCell   *cell;
+
+	foreach(cell, feed->runs)
+		if (((WeirRun *) lfirst(cell))->blocked)
+			return true;
+	return false;
+}
+
+/* Folds a batch into the views of a feed; those that fail are put aside. */
+static void
+fold(WeirFeed *feed)
+{
+	List	   *runs = list_copy(feed->runs);
+	ListCell   *cell;
+
+	foreach(cell, runs)
+	{
+		WeirRun    *run = lfirst(cell);
+		MemoryContext caller = CurrentMemoryContext;
+
+		if (run->stop != NULL)
+			continue;
+		PG_TRY();
+		{
+			StartTransactionCommand();
+			PushActiveSnapshot(GetTransactionSnapshot());
+			weir_run_fold(run, &feed->batch);
+			PopActiveSnapshot();
+			CommitTransactionCommand();
+			MemoryContextSwitchTo(caller);
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error;
+
+			MemoryContextSwitchTo(caller);
+			error = CopyErrorData();
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(caller);
+			weir_members_fail(&worker, run, error);
+		}
+		PG_END_TRY();
+	}
+	list_free(runs);
+}
+
+static void
+decode(WeirFeed *feed)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	weir_feed_decode(feed);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+}
+
+/* Reads what has come, from each feed a batch; true if there was something. */
+static bool
+read_feeds(void)
+{
+	bool		busy = false;
+	List	   *feeds = list_copy(worker.feeds);
+	ListCell   *cell;
+
+	foreach(cell, feeds)
+	{
+		WeirFeed   *feed = lfirst(cell);
+
+		if (is_held(feed) || is_blocked(feed) || weir_feed_poll(feed) == 0)
+			continue;
+		busy = true;
+		weir_members_apply_settings(&worker, feed->settings);
+		weir_watchdog_start();
+		decode(feed);
+		fold(feed);
+		weir_watchdog_stop();
+	}
+	list_free(feeds);
+	return busy;
+}
+
+static bool
+is_due(const WeirRun *run, TimestampTz now)
+{
+	if (!weir_run_has_news(run))
+		return false;
+	return run->stop != NULL ||
+		list_length(run->dead_letters) >= 10000 ||
+		now >= run->last_commit + run->def->options.commit_interval;
+}
+
+static void
+acknowledge(List *runs)
+{
+	ListCell   *cell;
+
+	/* the broker's copy is for lag tools: one view per feed speaks for it */
+	foreach(cell, runs)
+	{
+		WeirRun    *run = lfirst(cell);
+		WeirFeed   *feed = weir_members_feed(&worker, run);
+		WeirPosition *positions;
+
+		if (feed == NULL || linitial(feed->runs) != run)
+			continue;
+		positions = palloc(sizeof(WeirPosition) * Max(run->n_books, 1));
+		for (int i = 0; i < run->n_books; i++)
+		{
+			positions[i].partition = run->books[i].partition;
+			positions[i].offset = run->books[i].committed;
+		}
+		weir_kafka_acknowledge(feed->consumer, positions, run->n_books);
+	}
+}
+
+/* Commits what is due (or everything); returns false if something failed. */
+static void
+commit(bool all)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *due = NIL;
+	ListCell   *cell;
+
+	foreach(cell, worker.members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run != NULL && (all ? weir_run_has_news(run) : is_due(run, now)))
+		{
+			weir_members_update_ends(&worker, run);
+			due = lappend(due, run);
+		}
+	}
+	while (due != NIL)
+	{
+		ErrorData  *error = NULL;
+		WeirRun    *failed;
+
+		weir_members_apply_settings(&worker,
+									((WeirRun *) linitial(due))->def->settings);
+		failed = weir_commit_runs(due, &error);
+		if (failed == NULL)
+			break;
+		due = list_delete_ptr(due, failed);
+		weir_members_fail_commit(&worker, failed, error);
+	}
+	if (due != NIL)
+	{
+		acknowledge(due);
+		WEIR_FAULT("acknowledged");
+	}
+	list_free(due);
+}
+
+/* Milliseconds until something is due by the clock. */
+static long
+time_to_wait(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz due = TimestampTzPlusMilliseconds(now, LONGEST_WAIT_MS);
+	ListCell   *cell;
+
+	foreach(cell, worker.members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run == NULL)
+			due = Min(due, member->retry_at);
+		else if (weir_run_has_news(member->run))
+			due = Min(due, member->run->last_commit +
+					  member->run->def->options.commit_interval);
+	}
+	foreach(cell, worker.feeds)
+	{
+		WeirFeed   *feed = lfirst(cell);
+
+		due = Min(due, feed->next_look);
+		if (feed->held_since != 0)
+			due = Min(due, now + 10000);
+	}
+	return TimestampDifferenceMilliseconds(now, due);
+}
+
+/* Waits for messages, for news, for the clock; or only looks, if busy. */
+static void
+wait(bool busy)
+{
+	WaitEvent	event;
+
+	if (worker.wait_set == NULL || worker.wait_set_stale)
+	{
+		ListCell   *cell;
+
+		if (worker.wait_set != NULL)
+			FreeWaitEventSet(worker.wait_set);
+		worker.wait_set =
+			weir_create_wait_set(2 + list_length(worker.feeds));
+		AddWaitEventToSet(worker.wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
+						  MyLatch, NULL);
+		AddWaitEventToSet(worker.wait_set, WL_EXIT_ON_PM_DEATH,
+						  PGINVALID_SOCKET, NULL, NULL);
+		foreach(cell, worker.feeds)
+			AddWaitEventToSet(worker.wait_set, WL_SOCKET_READABLE,
+							  weir_kafka_fd(((WeirFeed *) lfirst(cell))->consumer),
+							  NULL, NULL);
+		worker.wait_set_stale = false;
+	}
+	WaitEventSetWait(worker.wait_set, busy ? 0 : time_to_wait(), &event, 1,
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+static void
+look_for_partitions(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *cell;
+
+	foreach(cell, worker.feeds)
+		if (now >= ((WeirFeed *) lfirst(cell))->next_look)
+			weir_feed_look(lfirst(cell));
+}
+
+void
+weir_worker_main(Datum arg)
+{
+	WeirWorkerArgs args;
+	bool		busy = false;
+
+	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
+	start(&args);
+	if (args.slot < 0)
+	{
+		weir_scout(args.database);
+		proc_exit(0);
+	}
+
+	for (;;)
+	{
+		MemoryContextReset(worker.turn);
+		MemoryContextSwitchTo(worker.turn);
+
+		wait(busy);
+		if (must_leave())
+			break;
+		if (weir_members_are_stale(&worker))
+		{
+			commit(true);
+			weir_members_reload(&worker);
+		}
+		if (worker.members == NIL)
+		{
+			worker.slot->done = true;
+			break;
+		}
+		weir_members_open(&worker);
+
+		busy = read_feeds();
+		commit(false);
+		weir_members_stop(&worker);
+		weir_members_answer_waits(&worker);
+		weir_members_merge_feeds(&worker);
+		look_for_partitions();
+	}
+	commit(true);
+	proc_exit(0);
+}

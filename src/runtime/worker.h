@@ -1,0 +1,220 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.h
+ *	  The worker and the parts of its loop.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_WORKER_H
+#define WEIR_WORKER_H
+
+#include "weir.h"
+#include "catalog/weir_catalog.h"
+#include "emit/emit.h"
+#include "executor/executor.h"
+#include "runtime/shared.h"
+#include "source/source.h"
+#include "decode/decode.h"
+#include "state/state.h"
+#include "window/window.h"
+
+/* Handed from the launcher to a worker through bgw_extra. */
+typedef struct WeirWorkerArgs
+{
+	Oid			database;
+	int			slot;			/* -1: a scout */
+} WeirWorkerArgs;
+
+extern PGDLLEXPORT void weir_worker_main(Datum arg);
+
+/* The share of a core that this process used lately, its threads included. */
+extern double weir_busy_share(void);
+
+/* ---- a batch: messages of one stream, decoded once for all its views ---- */
+
+/* Small enough for its columns to stay in cache, large enough to amortise. */
+#define WEIR_BATCH_ROWS 2048
+
+typedef struct WeirBatch
+{
+	int			n;				/* messages, of every kind */
+	int			natts;			/* of the stream */
+	WeirMessage *messages;
+	WeirVerdict *verdicts;		/* of the records among them */
+	WeirDecodeError *errors;
+	Datum	   *values;			/* n x natts, a row after the other */
+	bool	   *nulls;
+	MemoryContext mcxt;			/* by-reference values; reset every turn */
+} WeirBatch;
+
+/* ---- run.c: a view being run ---- */
+
+/* An input of states: one argument under one FILTER. */
+typedef struct WeirInput
+{
+	Expr	   *arg;			/* NULL: count(*) */
+	Expr	   *filter;
+	AttrNumber	column;			/* arg is this bare column, else 0 */
+	ExprState  *arg_state;
+	ExprState  *filter_state;
+	Datum	   *values;			/* dense, of the rows of a batch */
+	bool	   *nulls;
+} WeirInput;
+
+typedef struct WeirRunKey
+{
+	AttrNumber	column;			/* bare column (of a window: its time) */
+	ExprState  *expr;
+	bool		is_window;
+	WeirTumble	tumble;
+} WeirRunKey;
+
+typedef struct WeirDeadLetter
+{
+	int32		partition;
+	int64		offset;
+	int			sqlstate;
+	char	   *message;
+	char	   *payload;		/* NULL for none */
+	int			payload_len;	/* bytes, capped */
+} WeirDeadLetter;
+
+/*
+ * A view in this worker.  What follows `mcxt` dies with it; what a commit has
+ * not written yet is marked as such.
+ */
+typedef struct WeirRun
+{
+	WeirViewDef *def;
+	MemoryContext mcxt;
+	WeirPlan   *plan;
+
+	/* fold */
+	WeirRunKey *keys;
+	Datum	   *key_values;		/* of the row at hand */
+	bool	   *key_nulls;
+	int			n_inputs;
+	WeirInput  *inputs;
+	int			n_states;
+	WeirState  *states;
+	int		   *state_input;	/* index into inputs, per state */
+	WeirKeyFormat *format;
+	WeirValueStore *store;
+	WeirGroupTable *table;
+	ExprState  *filter;
+	ExprContext *econtext;
+	TupleTableSlot *row;		/* of the stream */
+	char	   *images;			/* WEIR_BATCH_ROWS key images */
+	Size		image_room;
+
+	/* emit */
+	WeirProjector *projector;
+	Oid			filenode;		/* of v, for which the result TIDs hold */
+	bool		backfilling;
+	bool		rewrite;		/* the next commit replaces all rows of v */
+
+	/* uncommitted */
+	WeirGroup **dirty;
+	int			n_dirty;
+	int			max_dirty;
+	List	   *dead_letters;	/* of WeirDeadLetter, in interval */
+	MemoryContext interval;		/* reset at each commit */
+	bool		moved;			/* some position moved */
+	WeirBooks  *books;			/* per partition */
+	int			n_books;
+
+	TimestampTz last_commit;	/* server time: paces the next one */
+	bool		blocked;		/* a lock kept the last commit off: read no more */
+	int64		wal_bytes;		/* of the last commit, and its duration */
+	int64		commit_us;
+
+	/* set by on_error = 'stop', and by a source with a gap: stall after the
+	 * commit of what came before */
+	ErrorData  *stop;
+} WeirRun;
+
+/*
+ * Opens a view: plans Q, loads its groups.  In a transaction; raises what
+ * planning and loading raise, with nothing left behind.
+ */
+extern WeirRun *weir_run_open(WeirViewDef *def, TupleDesc stream_desc);
+extern void weir_run_close(WeirRun *run);
+
+/* Raises 55000 when v no longer has the columns of Q. */
+extern void weir_check_shape(Relation v, TupleDesc wanted);
+
+/* Every partition is at its target: a backfill may be published. */
+extern bool weir_run_complete(const WeirRun *run);
+
+/* There is something to commit. */
+extern bool weir_run_has_news(const WeirRun *run);
+
+/* The books of a partition, made if they are new. */
+extern WeirBooks *weir_run_books(WeirRun *run, int32 partition);
+
+/* ---- fold.c ---- */
+
+/*
+ * Folds what is new for the view in a batch.  In a transaction with an active
+ * snapshot.  A row whose expressions raise becomes a dead letter.  If it raises
+ * itself the view's memory is torn and must be closed.
+ */
+extern void weir_run_fold(WeirRun *run, const WeirBatch *batch);
+
+/* Recognises a message when it is met again. */
+extern int64 weir_fingerprint(const WeirMessage *message);
+
+/* ---- feed.c: one consumer and the runs that it feeds ---- */
+
+typedef struct WeirFeed
+{
+	Oid			stream;
+	Oid			owner;			/* of all its views: whose user mapping is used */
+	List	   *settings;		/* pinned, of all its views */
+	WeirKafkaConsumer *consumer;
+	MemoryContext mcxt;
+	MemoryContext decoder_mcxt;
+	WeirDecoder *decoder;
+	TupleDesc	desc;
+	List	   *runs;
+	int			n_partitions;
+	int64	   *next;			/* per partition: what comes next */
+	WeirBatch	batch;
+	TimestampTz next_look;		/* for new partitions */
+	TimestampTz held_since;		/* not polled, so that another can catch up */
+} WeirFeed;
+
+/*
+ * Opens a consumer at the least position of the runs.  In a transaction.
+ * Raises: 08001 and 08006 when the broker does not answer (a retry helps).
+ * Runs whose position the topic cannot serve get `stop` set.
+ */
+extern WeirFeed *weir_feed_open(Oid stream, TupleDesc desc, List *runs);
+extern void weir_feed_close(WeirFeed *feed);
+
+/* True if the feed can take the run as it is: it has skipped nothing of it. */
+extern bool weir_feed_accepts(const WeirFeed *feed, const WeirRun *run);
+extern void weir_feed_add(WeirFeed *feed, WeirRun *run);
+extern void weir_feed_remove(WeirFeed *feed, WeirRun *run);
+extern bool weir_feed_same_kind(const WeirFeed *feed, const WeirRun *run);
+
+/* Polls; decodes into feed->batch.  Returns the number of messages. */
+extern int	weir_feed_poll(WeirFeed *feed);
+extern void weir_feed_decode(WeirFeed *feed);
+
+/* Looks for new partitions; waits for the broker at most a second. */
+extern void weir_feed_look(WeirFeed *feed);
+
+/* ---- weir_commit.c ---- */
+
+/*
+ * Writes what the runs have folded, in one transaction, which it begins and
+ * ends.  Returns the run that failed and the error in *failure, having
+ * written nothing then; NULL when all is committed.
+ */
+extern WeirRun *weir_commit_runs(List *runs, ErrorData **failure);
+
+/* Records or clears (error NULL) a stall; a transaction of its own. */
+extern void weir_record_stall(const char *view_id, const ErrorData *error);
+
+#endif							/* WEIR_WORKER_H */

@@ -1,0 +1,269 @@
+/*-------------------------------------------------------------------------
+ *
+ * group_key.c
+ *	  The keys of a group as bytes: written, hashed, read.
+ *
+ * Two rows belong to one group when their keys are equal by the type's `=`,
+ * with NULLs equal to each other.  For most key types that is equality of
+ * bytes; numeric, floats, text under a non-deterministic collation and the
+ * like need the type's own functions, and then a group shows the keys of the
+ * row that founded it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "state/state.h"
+
+#include "catalog/pg_type.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+/*
+ * Types whose equality is equality of bytes, once detoasted.  Whatever is not
+ * known to be so goes the general way.
+ */
+static bool
+equality_is_bytes(Oid type, Oid collation)
+{
+	switch (type)
+	{
+		case BOOLOID:
+		case CHAROID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case DATEOID:
+		case TIMEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case CASHOID:
+		case UUIDOID:
+		case BYTEAOID:
+		case MACADDROID:
+		case LSNOID:
+		case XID8OID:
+			return true;
+		case TEXTOID:
+		case VARCHAROID:
+			return !OidIsValid(collation) ||
+				get_collation_isdeterministic(collation);
+		default:
+			return type_is_enum(type);
+	}
+}
+
+WeirKeyFormat *
+weir_key_format(const WeirPlan *plan)
+{
+	WeirKeyFormat *format = palloc0(sizeof(*format));
+
+	format->n = plan->n_keys;
+	format->exact = true;
+	format->parts = palloc0(sizeof(WeirKeyPart) * Max(plan->n_keys, 1));
+	for (int i = 0; i < plan->n_keys; i++)
+	{
+		WeirKey    *key = &plan->keys[i];
+		WeirKeyPart *part = &format->parts[i];
+
+		part->collation = key->collation;
+		if (key->is_window)
+		{
+			part->typlen = sizeof(Timestamp);
+			part->typbyval = true;
+			part->exact = true;
+			continue;
+		}
+		get_typlenbyval(key->type, &part->typlen, &part->typbyval);
+		part->exact = equality_is_bytes(getBaseType(key->type), key->collation);
+		if (part->exact)
+			continue;
+		format->exact = false;
+		fmgr_info(key->hash_function, &part->hash);
+		fmgr_info(key->eq_function, &part->equal);
+	}
+	return format;
+}
+
+#define BITMAP_BYTES(n) (((n) + 63) / 64 * 8)
+
+/* Room for the longest key that is accepted. */
+Size
+weir_key_room(const WeirKeyFormat *format)
+{
+	return BITMAP_BYTES(format->n) + format->n * 16 + WEIR_MAX_KEY_BYTES + 8;
+}
+
+static inline void
+set_null(char *image, int i)
+{
+	image[i >> 3] |= 1 << (i & 7);
+}
+
+static inline bool
+is_null(const char *image, int i)
+{
+	return (image[i >> 3] & (1 << (i & 7))) != 0;
+}
+
+/*
+ * A multiply-and-fold hash over whole words (the image is padded to 8), after
+ * wyhash by Wang Yi.
+ */
+static inline uint64
+mix(uint64 a, uint64 b)
+{
+	unsigned __int128 product = (unsigned __int128) a * b;
+
+	return (uint64) product ^ (uint64) (product >> 64);
+}
+
+static inline uint32
+hash_words(const char *bytes, uint32 len)
+{
+	uint64		hash = len;
+
+	for (uint32 at = 0; at < len; at += 8)
+	{
+		uint64		word;
+
+		memcpy(&word, bytes + at, sizeof(word));
+		hash = mix(hash ^ UINT64CONST(0xa0761d6478bd642f),
+				   word ^ UINT64CONST(0xe7037ed1a0b428db));
+	}
+	return (uint32) (hash ^ (hash >> 32));
+}
+
+/* Keys whose types have a hash of their own: combine per key. */
+static uint32
+hash_keys(const WeirKeyFormat *format, const char *image)
+{
+	uint32		hash = 0;
+	Datum		values[FUNC_MAX_ARGS];
+	bool		nulls[FUNC_MAX_ARGS];
+	Datum	   *value = format->n <= FUNC_MAX_ARGS ?
+		values : palloc(format->n * sizeof(Datum));
+	bool	   *null = format->n <= FUNC_MAX_ARGS ?
+		nulls : palloc(format->n * sizeof(bool));
+
+	weir_key_read(format, image, value, null);
+	for (int i = 0; i < format->n; i++)
+	{
+		WeirKeyPart *part = &format->parts[i];
+		uint32		h = 0;
+
+		if (null[i])
+			h = 0x9e3779b9;
+		else if (!part->exact)
+			h = DatumGetUInt32(FunctionCall1Coll(&part->hash, part->collation,
+												 value[i]));
+		else if (part->typbyval)
+			h = hash_words((char *) &value[i], 8);
+		else
+		{
+			const char *bytes = DatumGetPointer(value[i]);
+			Size		size = datumGetSize(value[i], false, part->typlen);
+
+			h = hash_words(bytes, (uint32) (size + 7) / 8 * 8);
+		}
+		hash = (uint32) mix(hash ^ UINT64CONST(0x8ebc6af09c88c6e3), h);
+	}
+	return hash;
+}
+
+uint32
+weir_key_hash(const WeirKeyFormat *format, const char *image, uint32 len)
+{
+	return format->exact ? hash_words(image, len) : hash_keys(format, image);
+}
+
+weir_noreturn
+static void
+key_too_long(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("group key is longer than %d bytes", WEIR_MAX_KEY_BYTES)));
+}
+
+uint32
+weir_key_write(const WeirKeyFormat *format,
+			   const Datum *values, const bool *nulls,
+			   char *out, uint32 *hash)
+{
+	char	   *at = out + BITMAP_BYTES(format->n);
+	char	   *limit = at + format->n * 16 + WEIR_MAX_KEY_BYTES;
+
+	memset(out, 0, BITMAP_BYTES(format->n));
+	for (int i = 0; i < format->n; i++)
+	{
+		const WeirKeyPart *part = &format->parts[i];
+
+		if (nulls[i])
+			set_null(out, i);
+		else if (part->typbyval)
+		{
+			memcpy(at, &values[i], sizeof(Datum));
+			at += sizeof(Datum);
+		}
+		else
+		{
+			Datum		value = values[i];
+			Size		size;
+			Size		padded;
+
+			if (part->typlen == -1)
+			{
+				struct varlena *flat = PG_DETOAST_DATUM_PACKED(value);
+				Size		payload = VARSIZE_ANY_EXHDR(flat);
+
+				size = payload + VARHDRSZ;
+				padded = (size + 7) & ~(Size) 7;
+				if (padded > (Size) (limit - at))
+					key_too_long();
+				memset(at + padded - 8, 0, 8);
+				SET_VARSIZE(at, size);
+				memcpy(at + VARHDRSZ, VARDATA_ANY(flat), payload);
+			}
+			else
+			{
+				size = datumGetSize(value, false, part->typlen);
+				padded = (size + 7) & ~(Size) 7;
+				if (padded > (Size) (limit - at))
+					key_too_long();
+				memset(at + padded - 8, 0, 8);
+				memcpy(at, DatumGetPointer(value), size);
+			}
+			at += padded;
+		}
+	}
+	*hash = weir_key_hash(format, out, (uint32) (at - out));
+	return (uint32) (at - out);
+}
+
+void
+weir_key_read(const WeirKeyFormat *format, const char *image,
+			  Datum *values, bool *nulls)
+{
+	const char *at = image + BITMAP_BYTES(format->n);
+
+	for (int i = 0; i < format->n; i++)
+	{
+		const WeirKeyPart *part = &format->parts[i];
+
+		nulls[i] = is_null(image, i);
+		values[i] = (Datum) 0;
+		if (nulls[i])
+			continue;
+		if (part->typbyval)
+		{
+			memcpy(&values[i], at, sizeof(Datum));
+			at += sizeof(Datum);
+		}
+		else
+		{
+			values[i] = PointerGetDatum(at);
+			at += (datumGetSize(values[i], false, part->typlen) + 7) & ~(Size) 7;
+		}
+	}
+}

@@ -1,0 +1,369 @@
+/*-------------------------------------------------------------------------
+ *
+ * group_table.c
+ *	  Groups by key: open addressing over groups laid out in blocks.
+ *
+ * Receives key images with their hashes, a batch at a time, and returns the
+ * groups, made where they are new.  A slot is eight bytes, the hash and a
+ * reference, so that a miss or a collision is decided without touching a
+ * group; references count 8-byte units over equal blocks, which gives 32 GB
+ * a view in 32 bits.  Batches are probed with prefetching: at a million
+ * groups each probe would otherwise wait for memory twice.
+ *
+ * Groups are never moved and, without retraction, never removed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "state/state.h"
+
+#include "utils/datum.h"
+#include "utils/memutils.h"
+
+#define BLOCK_BITS 14			/* units a block: 128 kB */
+#define BLOCK_UNITS (1 << BLOCK_BITS)
+#define BLOCK_BYTES (BLOCK_UNITS * 8)
+#define FIRST_SLOTS 1024
+
+/* hash in the upper half, reference in the lower; 0 is empty */
+typedef uint64 Slot;
+
+struct WeirGroupTable
+{
+	MemoryContext mcxt;
+	dsa_area   *area;
+	const WeirKeyFormat *format;
+	WeirState  *states;
+	int			n_states;
+	Size		words_size;
+	char	   *fresh;			/* words of a new group, n_states initialised */
+
+	Slot	   *slots;
+	dsa_pointer slots_at;
+	uint64		n_slots;		/* a power of two */
+	int64		n_groups;
+
+	int			n_blocks;
+	int			max_blocks;
+	char	  **blocks;			/* addresses in this process */
+	dsa_pointer *blocks_at;
+	uint32		next_unit;		/* in the last block */
+};
+
+/* Takes budget and memory together; the caller gives both back together. */
+static dsa_pointer
+allocate(WeirGroupTable *table, Size bytes)
+{
+	dsa_pointer pointer;
+
+	weir_budget_take(bytes);
+	pointer = dsa_allocate_extended(table->area, bytes,
+									DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
+	if (!DsaPointerIsValid(pointer))
+	{
+		weir_budget_give(bytes);
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of dynamic shared memory"),
+				 errhint("Give the server more /dev/shm, or lower weir.state_memory.")));
+	}
+	return pointer;
+}
+
+static void
+make_slots(WeirGroupTable *table, uint64 n_slots)
+{
+	table->slots_at = allocate(table, n_slots * sizeof(Slot));
+	table->slots = dsa_get_address(table->area, table->slots_at);
+	table->n_slots = n_slots;
+	memset(table->slots, 0, n_slots * sizeof(Slot));
+}
+
+WeirGroupTable *
+weir_group_table_create(MemoryContext mcxt, const WeirKeyFormat *format,
+						WeirState *states, int n_states, Size words_size)
+{
+	WeirGroupTable *table = MemoryContextAllocZero(mcxt, sizeof(*table));
+
+	table->mcxt = mcxt;
+	table->area = weir_state_area();
+	table->format = format;
+	table->states = states;
+	table->n_states = n_states;
+	table->words_size = words_size;
+	table->fresh = MemoryContextAllocZero(mcxt, words_size + 1);
+	for (int i = 0; i < n_states; i++)
+		states[i].ops->init(&states[i], table->fresh + states[i].offset);
+	make_slots(table, FIRST_SLOTS);
+	return table;
+}
+
+void
+weir_group_table_destroy(WeirGroupTable *table)
+{
+	if (table->slots != NULL)
+	{
+		dsa_free(table->area, table->slots_at);
+		weir_budget_give(table->n_slots * sizeof(Slot));
+	}
+	for (int i = 0; i < table->n_blocks; i++)
+	{
+		dsa_free(table->area, table->blocks_at[i]);
+		weir_budget_give(BLOCK_BYTES);
+	}
+	dsa_trim(table->area);
+	if (table->blocks != NULL)
+	{
+		pfree(table->blocks);
+		pfree(table->blocks_at);
+	}
+	pfree(table->fresh);
+	pfree(table);
+}
+
+static inline WeirGroup *
+group_at(const WeirGroupTable *table, uint32 ref)
+{
+	return (WeirGroup *) (table->blocks[ref >> BLOCK_BITS] +
+						  (Size) (ref & (BLOCK_UNITS - 1)) * 8);
+}
+
+const char *
+weir_group_key(const WeirGroupTable *table, const WeirGroup *group)
+{
+	return WEIR_GROUP_WORDS(group) + table->words_size;
+}
+
+static void
+add_block(WeirGroupTable *table)
+{
+	dsa_pointer pointer;
+
+	if (table->n_blocks == table->max_blocks)
+	{
+		int			max = Max(16, table->max_blocks * 2);
+		MemoryContext old = MemoryContextSwitchTo(table->mcxt);
+
+		if (table->blocks == NULL)
+		{
+			table->blocks = palloc(max * sizeof(char *));
+			table->blocks_at = palloc(max * sizeof(dsa_pointer));
+		}
+		else
+		{
+			table->blocks = repalloc(table->blocks, max * sizeof(char *));
+			table->blocks_at = repalloc(table->blocks_at,
+										max * sizeof(dsa_pointer));
+		}
+		table->max_blocks = max;
+		MemoryContextSwitchTo(old);
+	}
+	pointer = allocate(table, BLOCK_BYTES);
+	table->blocks_at[table->n_blocks] = pointer;
+	table->blocks[table->n_blocks] = dsa_get_address(table->area, pointer);
+	table->n_blocks++;
+	/* unit 0 of the first block stays unused: reference 0 means empty */
+	table->next_unit = table->n_blocks == 1 ? 1 : 0;
+}
+
+/* A fresh group that is in no slot yet. */
+static uint32
+make_group(WeirGroupTable *table, uint32 hash, const char *image, uint32 len)
+{
+	Size		bytes = sizeof(WeirGroup) + table->words_size + len;
+	uint32		units = (uint32) ((bytes + 7) / 8);
+	uint32		ref;
+	WeirGroup  *group;
+
+	if (units > BLOCK_UNITS - 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a group of %zu bytes is too large", bytes)));
+	if (table->n_blocks == 0 || table->next_unit + units > BLOCK_UNITS)
+		add_block(table);
+	ref = ((uint32) (table->n_blocks - 1) << BLOCK_BITS) | table->next_unit;
+	table->next_unit += units;
+
+	group = group_at(table, ref);
+	group->hash = hash;
+	group->key_len = len;
+	ItemPointerSetInvalid(&group->result_tid);
+	ItemPointerSetInvalid(&group->state_tid);
+	group->flags = 0;
+	memcpy(WEIR_GROUP_WORDS(group), table->fresh, table->words_size);
+	memcpy(WEIR_GROUP_WORDS(group) + table->words_size, image, len);
+	return ref;
+}
+
+/* Doubles the slots.  Until the last line the old ones are untouched. */
+static void
+grow(WeirGroupTable *table)
+{
+	Slot	   *old = table->slots;
+	dsa_pointer old_at = table->slots_at;
+	uint64		n_old = table->n_slots;
+	uint64		mask;
+
+	make_slots(table, n_old * 2);
+	mask = table->n_slots - 1;
+	for (uint64 i = 0; i < n_old; i++)
+	{
+		uint64		at;
+
+		if (old[i] == 0)
+			continue;
+		at = (old[i] >> 32) & mask;
+		while (table->slots[at] != 0)
+			at = (at + 1) & mask;
+		table->slots[at] = old[i];
+	}
+	dsa_free(table->area, old_at);
+	weir_budget_give(n_old * sizeof(Slot));
+}
+
+/* Equality by the types' own functions, for keys that are not exact. */
+static bool
+keys_equal(const WeirKeyFormat *format, const char *a, const char *b)
+{
+	Datum	   *values = palloc(2 * format->n * sizeof(Datum));
+	bool	   *nulls = palloc(2 * format->n * sizeof(bool));
+	bool		equal = true;
+
+	weir_key_read(format, a, values, nulls);
+	weir_key_read(format, b, values + format->n, nulls + format->n);
+	for (int i = 0; i < format->n && equal; i++)
+	{
+		const WeirKeyPart *part = &format->parts[i];
+		Datum		left = values[i];
+		Datum		right = values[format->n + i];
+
+		if (nulls[i] || nulls[format->n + i])
+			equal = nulls[i] == nulls[format->n + i];
+		else if (part->exact)
+			equal = datumIsEqual(left, right, part->typbyval, part->typlen);
+		else
+			equal = DatumGetBool(FunctionCall2Coll((FmgrInfo *) &part->equal,
+												   part->collation,
+												   left, right));
+	}
+	pfree(values);
+	pfree(nulls);
+	return equal;
+}
+
+static inline bool
+same_key(const WeirGroupTable *table, const WeirGroup *group,
+		 const char *image, uint32 len)
+{
+	const char *key = weir_group_key(table, group);
+
+	if (table->format->exact)
+		return group->key_len == len && memcmp(key, image, len) == 0;
+	return (group->key_len == len && memcmp(key, image, len) == 0) ||
+		keys_equal(table->format, key, image);
+}
+
+/* Rows of one batch between the two passes of prefetching. */
+#define STRIDE 16
+
+void
+weir_group_table_upsert(WeirGroupTable *table, int n,
+						char **images, const uint32 *lens,
+						const uint32 *hashes, WeirGroup **groups)
+{
+	for (int first = 0; first < n; first += STRIDE)
+	{
+		int			end = Min(first + STRIDE, n);
+
+		/* three quarters full at most, also after this stride */
+		if ((uint64) (table->n_groups + STRIDE) * 4 > table->n_slots * 3)
+			grow(table);
+
+		for (int i = first; i < end; i++)
+			__builtin_prefetch(&table->slots[hashes[i] & (table->n_slots - 1)]);
+		for (int i = first; i < end; i++)
+		{
+			Slot		slot = table->slots[hashes[i] & (table->n_slots - 1)];
+
+			if ((uint32) (slot >> 32) == hashes[i] && slot != 0)
+			{
+				char	   *group = (char *) group_at(table, (uint32) slot);
+
+				__builtin_prefetch(group);
+				__builtin_prefetch(group + 64);
+			}
+		}
+		for (int i = first; i < end; i++)
+		{
+			uint64		mask = table->n_slots - 1;
+			uint64		at = hashes[i] & mask;
+			WeirGroup  *found = NULL;
+
+			while (table->slots[at] != 0)
+			{
+				Slot		slot = table->slots[at];
+
+				if ((uint32) (slot >> 32) == hashes[i])
+				{
+					WeirGroup  *group = group_at(table, (uint32) slot);
+
+					if (same_key(table, group, images[i], lens[i]))
+					{
+						found = group;
+						break;
+					}
+				}
+				at = (at + 1) & mask;
+			}
+			if (found == NULL)
+			{
+				uint32		ref = make_group(table, hashes[i],
+											 images[i], lens[i]);
+
+				table->slots[at] = ((uint64) hashes[i] << 32) | ref;
+				table->n_groups++;
+				found = group_at(table, ref);
+			}
+			groups[i] = found;
+		}
+	}
+}
+
+int64
+weir_group_table_count(const WeirGroupTable *table)
+{
+	return table->n_groups;
+}
+
+Size
+weir_group_table_bytes(const WeirGroupTable *table)
+{
+	return table->n_slots * sizeof(Slot) + (Size) table->n_blocks * BLOCK_BYTES;
+}
+
+WeirGroup *
+weir_group_table_next(WeirGroupTable *table, uint64 *cursor)
+{
+	while (*cursor < table->n_slots)
+	{
+		Slot		slot = table->slots[(*cursor)++];
+
+		if (slot != 0)
+			return group_at(table, (uint32) slot);
+	}
+	return NULL;
+}
+
+WeirState *
+weir_group_table_states(const WeirGroupTable *table, int *n_states,
+						Size *words_size)
+{
+	*n_states = table->n_states;
+	*words_size = table->words_size;
+	return table->states;
+}
+
+const WeirKeyFormat *
+weir_group_table_format(const WeirGroupTable *table)
+{
+	return table->format;
+}

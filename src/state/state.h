@@ -1,0 +1,158 @@
+/*-------------------------------------------------------------------------
+ *
+ * state.h
+ *	  The groups of a view, in shared memory within a budget.
+ *
+ * The table is a cache of what the view's state table holds at the last
+ * commit, plus one uncommitted interval.  Losing it loses nothing: it is
+ * loaded again.  The worker that serves the view is its only writer and its
+ * only reader, so there is no lock; the memory is shared so that one
+ * budget (weir.state_memory) holds over all views and workers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_STATE_H
+#define WEIR_STATE_H
+
+#include "weir.h"
+#include "aggregate/aggregate.h"
+#include "catalog/plan_query.h"
+#include "storage/itemptr.h"
+#include "utils/dsa.h"
+
+/* ---- budget.c: one counter over all workers ---- */
+
+/*
+ * Takes bytes from weir.state_memory, or raises 53200 with a hint.  What a
+ * process holds is given back when it exits.
+ */
+extern void weir_budget_take(Size bytes);
+extern void weir_budget_give(Size bytes);
+
+/* The worker's area of dynamic shared memory, made at the first call. */
+extern dsa_area *weir_state_area(void);
+
+/* ---- value_store.c: by-reference values of states ---- */
+
+extern WeirValueStore *weir_value_store_create(MemoryContext mcxt);
+extern Size weir_value_store_bytes(const WeirValueStore *store);
+
+/* Frees every value that is left. */
+extern void weir_value_store_destroy(WeirValueStore *store);
+
+/* ---- group_key.c: keys as bytes ---- */
+
+/*
+ * How the keys of a view become one string of bytes, a *key image*: a bitmap of
+ * NULLs, then each key that is not NULL, all aligned to 8 and padded with
+ * zeros.  Where equality of all types is equality of bytes (`exact`), groups
+ * are found with memcmp; otherwise with the types' own hash and equality.
+ *
+ * The image of a window key is its lower bound: the upper one follows from it.
+ */
+typedef struct WeirKeyPart
+{
+	int16		typlen;
+	bool		typbyval;
+	bool		exact;
+	Oid			collation;
+	FmgrInfo	hash;			/* both unset if exact */
+	FmgrInfo	equal;
+} WeirKeyPart;
+
+typedef struct WeirKeyFormat
+{
+	int			n;
+	bool		exact;
+	WeirKeyPart *parts;
+} WeirKeyFormat;
+
+/* Keys longer than this are refused: they would not fit a btree entry. */
+#define WEIR_MAX_KEY_BYTES 2000
+
+extern WeirKeyFormat *weir_key_format(const WeirPlan *plan);
+
+/*
+ * Writes the image of a row's keys to out, which must have room for
+ * weir_key_room() bytes, and returns its length, a multiple of 8.  Raises
+ * 54000 for a key over WEIR_MAX_KEY_BYTES, and whatever the types raise.
+ */
+extern uint32 weir_key_write(const WeirKeyFormat *format,
+							 const Datum *values, const bool *nulls,
+							 char *out, uint32 *hash);
+extern Size weir_key_room(const WeirKeyFormat *format);
+
+/* Datums of the keys; those by reference point into the image. */
+extern void weir_key_read(const WeirKeyFormat *format, const char *image,
+						  Datum *values, bool *nulls);
+
+/* The hash of an image that was written earlier, perhaps by another build. */
+extern uint32 weir_key_hash(const WeirKeyFormat *format, const char *image,
+							uint32 len);
+
+/* ---- group_table.c ---- */
+
+/* A group: this header, the words of its states, its key image. */
+typedef struct WeirGroup
+{
+	uint32		hash;
+	uint32		key_len;		/* bytes */
+	ItemPointerData result_tid; /* invalid: no row in v */
+	ItemPointerData state_tid;	/* invalid: never committed */
+	uint32		flags;
+} WeirGroup;
+
+#define WEIR_GROUP_DIRTY 0x0001 /* changed since the last commit */
+
+#define WEIR_GROUP_WORDS(group) ((char *) (group) + sizeof(WeirGroup))
+
+typedef struct WeirGroupTable WeirGroupTable;
+
+/*
+ * words_size is the sum of the states' sizes; states are needed to initialise
+ * and release.  Allocated in mcxt; the groups are in shared memory.
+ */
+extern WeirGroupTable *weir_group_table_create(MemoryContext mcxt,
+											   const WeirKeyFormat *format,
+											   WeirState *states,
+											   int n_states,
+											   Size words_size);
+extern void weir_group_table_destroy(WeirGroupTable *table);
+
+/*
+ * Finds or makes the groups of n rows.  Raises 53200 when the budget is spent,
+ * with the table intact; otherwise only what the keys' equality raises.
+ */
+extern void weir_group_table_upsert(WeirGroupTable *table, int n,
+									char **images, const uint32 *lens,
+									const uint32 *hashes,
+									WeirGroup **groups);
+
+extern int64 weir_group_table_count(const WeirGroupTable *table);
+extern Size weir_group_table_bytes(const WeirGroupTable *table);
+extern const char *weir_group_key(const WeirGroupTable *table,
+								  const WeirGroup *group);
+
+/* Visits every group in no order; start with *cursor = 0, NULL at the end. */
+extern WeirGroup *weir_group_table_next(WeirGroupTable *table,
+										uint64 *cursor);
+
+/* ---- state_bytes.c: a group as one bytea, and back ---- */
+
+/* Appends the bytes of a group: version, checksum, words, key image, values. */
+extern void weir_group_save(const WeirGroupTable *table,
+							const WeirGroup *group, StringInfo out);
+
+/*
+ * Puts a saved group into the table and returns it.  Errors: XX001 for bytes
+ * that fail their checksum, 0A000 for a version that this build does not know.
+ */
+extern WeirGroup *weir_group_load(WeirGroupTable *table,
+								  const char *bytes, Size len);
+
+/* For state_bytes.c. */
+extern WeirState *weir_group_table_states(const WeirGroupTable *table,
+										  int *n_states, Size *words_size);
+extern const WeirKeyFormat *weir_group_table_format(const WeirGroupTable *table);
+
+#endif							/* WEIR_STATE_H */
