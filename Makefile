@@ -60,13 +60,6 @@ OBJS = \
 	src/source/kafka_handle.o \
 	src/source/kafka_options.o \
 	src/source/kafka_probe.o \
-	src/decode/convert.o \
-	src/decode/convert_number.o \
-	src/decode/convert_time.o \
-	src/decode/csv_decode.o \
-	src/decode/decoder.o \
-	src/decode/json_scan.o \
-	src/decode/try_decode.o \
 	src/state/budget.o \
 	src/state/group_key.o \
 	src/state/group_table.o \
