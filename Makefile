@@ -84,7 +84,6 @@ REGRESS = tumble decode definition_language view_ddl view_options
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif
-REGRESS = decode
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 ISOLATION = view_create view_control
