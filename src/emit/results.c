@@ -47,7 +47,12 @@ begin(Writer *writer, Relation v)
 	writer->v = v;
 	writer->estate = CreateExecutorState();
 	writer->target = makeNode(ResultRelInfo);
-	InitResultRelInfo(writer->target, v, 1, NULL, 0);
+	/*
+	 * No range table stands behind it (index 0): the executor then takes all
+	 * indexes for unchanged by an update, which is a hint for their clean-up
+	 * only, and true of those that we make.
+	 */
+	InitResultRelInfo(writer->target, v, 0, NULL, 0);
 	ExecOpenIndices(writer->target, false);
 	writer->cid = GetCurrentCommandId(true);
 	writer->bulk = GetBulkInsertState();
