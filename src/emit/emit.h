@@ -69,8 +69,7 @@ extern void weir_write_results(Relation v, WeirProjector *projector,
 
 /* ---- tidy.c ---- */
 
-extern void weir_tidy(Relation rel, const ItemPointerData *tid,
-					  BlockNumber *tidied);
+extern void weir_tidy(Relation rel, const ItemPointerData *tid, int n);
 
 /* ---- states.c: rows of weir_data.state_<id> ---- */
 

@@ -33,7 +33,6 @@ typedef struct Writer
 	EState	   *estate;
 	ResultRelInfo *target;
 	CommandId	cid;
-	BlockNumber tidied;
 	int			n_pending;
 	TupleTableSlot *pending[CHUNK];
 	WeirPlacement *pending_at[CHUNK];
@@ -55,7 +54,6 @@ begin(Writer *writer, Relation v)
 	InitResultRelInfo(writer->target, v, 0, NULL, 0);
 	ExecOpenIndices(writer->target, false);
 	writer->cid = GetCurrentCommandId(true);
-	writer->tidied = InvalidBlockNumber;
 }
 
 static void
@@ -126,7 +124,6 @@ update_row(Writer *writer, const ItemPointerData *tid, TupleTableSlot *row,
 	WeirUpdateIndexes which;
 	ItemPointerData old = *tid;
 
-	weir_tidy(writer->v, tid, &writer->tidied);
 	row->tts_tableOid = RelationGetRelid(writer->v);
 	if (table_tuple_update(writer->v, &old, row, writer->cid,
 						   GetActiveSnapshot(), InvalidSnapshot, true,
@@ -176,6 +173,22 @@ end(Writer *writer)
 	FreeExecutorState(writer->estate);
 }
 
+/* Is the row of group i the first of its page?  Then tidies that. */
+static void
+tidy_before(Relation v, WeirGroup **groups, int i, int n)
+{
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&groups[i]->result_tid);
+	int			end = i + 1;
+
+	if (i > 0 && block ==
+		ItemPointerGetBlockNumberNoCheck(&groups[i - 1]->result_tid))
+		return;
+	while (end < n && block ==
+		   ItemPointerGetBlockNumberNoCheck(&groups[end]->result_tid))
+		end++;
+	weir_tidy(v, &groups[i]->result_tid, end - i);
+}
+
 void
 weir_write_results(Relation v, WeirProjector *projector,
 				   const WeirGroupTable *table, WeirGroup **groups, int n,
@@ -197,6 +210,8 @@ weir_write_results(Relation v, WeirProjector *projector,
 			CHECK_FOR_INTERRUPTS();
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
+		if (placed)
+			tidy_before(v, groups, i, n);
 		row = weir_project(projector, table, group);
 		ItemPointerSetInvalid(&placements[i].result_tid);
 		if (row != NULL && placed)

@@ -59,6 +59,22 @@ flush(Relation rel, TupleTableSlot **slots, WeirPlacement **at, int n)
 		at[i]->state_tid = slots[i]->tts_tid;
 }
 
+/* Is the row of group i the first of its page?  Then tidies that. */
+static void
+tidy_before(Relation state_table, WeirGroup **groups, int i, int n)
+{
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&groups[i]->state_tid);
+	int			end = i + 1;
+
+	if (i > 0 && block ==
+		ItemPointerGetBlockNumberNoCheck(&groups[i - 1]->state_tid))
+		return;
+	while (end < n && block ==
+		   ItemPointerGetBlockNumberNoCheck(&groups[end]->state_tid))
+		end++;
+	weir_tidy(state_table, &groups[i]->state_tid, end - i);
+}
+
 void
 weir_write_states(Relation state_table, const WeirGroupTable *table,
 				  WeirGroup **groups, int n, WeirPlacement *placements)
@@ -68,7 +84,6 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 	WeirPlacement *at[CHUNK];
 	int			n_slots = 0;
 	int			pending = 0;
-	BlockNumber tidied = InvalidBlockNumber;
 	TupleTableSlot *update_slot;
 	StringInfoData update_bytes;
 
@@ -90,7 +105,7 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 			LockTupleMode mode;
 			WeirUpdateIndexes which;
 
-			weir_tidy(state_table, &old, &tidied);
+			tidy_before(state_table, groups, i, n);
 			fill(update_slot, table, group, &placements[i], &update_bytes);
 			if (table_tuple_update(state_table, &old, update_slot,
 								   GetCurrentCommandId(true),

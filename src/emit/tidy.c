@@ -16,21 +16,31 @@
 #include "access/heapam.h"
 #include "access/tableam.h"
 #include "storage/bufmgr.h"
+#include "storage/bufpage.h"
+
+/* So much more than the old version may the new one need; numerics grow. */
+#define GROWTH 8
 
 /*
- * Call before updating the row at tid; *tidied is the page of the call before,
- * InvalidBlockNumber at first.  Callers go through a relation page by page.
+ * Call before updating n rows of a page, of which one is at tid.
+ * Prunes only when they would not fit: a page on which few rows change lives
+ * through many commits until then.  It is looked at without a lock, since
+ * others only ever make more room.
  */
 void
-weir_tidy(Relation rel, const ItemPointerData *tid, BlockNumber *tidied)
+weir_tidy(Relation rel, const ItemPointerData *tid, int n)
 {
-	BlockNumber block = ItemPointerGetBlockNumber(tid);
 	Buffer		buffer;
+	Page		page;
+	ItemId		item;
 
-	if (block == *tidied || rel->rd_tableam != GetHeapamTableAmRoutine())
+	if (rel->rd_tableam != GetHeapamTableAmRoutine())
 		return;
-	*tidied = block;
-	buffer = ReadBuffer(rel, block);
-	heap_page_prune_opt(rel, buffer);
+	buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
+	page = BufferGetPage(buffer);
+	item = PageGetItemId(page, ItemPointerGetOffsetNumber(tid));
+	if (PageGetHeapFreeSpace(page) <
+		n * (MAXALIGN(ItemIdGetLength(item) + GROWTH) + sizeof(ItemIdData)))
+		heap_page_prune_opt(rel, buffer);
 	ReleaseBuffer(buffer);
 }
