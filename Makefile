@@ -78,7 +78,6 @@ PG_CPPFLAGS += -DWEIR_TEST
 endif
 
 REGRESS = tumble view_ddl view_options
-REGRESS = tumble
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif
