@@ -49,10 +49,7 @@ CREATE TABLE weir_data.status (
 	last_commit	timestamptz,
 	commits		bigint NOT NULL DEFAULT 0,
 	commit_us	bigint NOT NULL DEFAULT 0,
-	wal_bytes	bigint NOT NULL DEFAULT 0,
-	groups		bigint,				-- in memory
-	state_bytes	bigint,				-- of shared memory
-	busy		double precision	-- share of a core, of the worker
+	wal_bytes	bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
 
 -- The position and the books of one view on one partition:

@@ -77,7 +77,7 @@ parse_decimal(const char *s, int len, Decimal *d)
 	const char *end = s + len;
 	const char *start;
 	uint64		mantissa = 0;
-	int			digits = 0;		/* without leading zeros */
+	int			digits;			/* without leading zeros */
 
 	d->negative = false;
 	d->has_exponent = false;
@@ -92,22 +92,30 @@ parse_decimal(const char *s, int len, Decimal *d)
 	while (p < end && is_digit(*p))
 	{
 		mantissa = mantissa * 10 + (*p - '0');
-		digits += mantissa != 0;
 		p++;
 	}
 	if (p == start || (*start == '0' && p - start > 1))
 		return false;
+	digits = *start == '0' ? 0 : p - start;
 	if (p < end && *p == '.')
 	{
+		const char *first;
+
 		start = ++p;
+		if (digits == 0)
+		{
+			while (p < end && *p == '0')
+				p++;
+		}
+		first = p;
 		while (p < end && is_digit(*p))
 		{
 			mantissa = mantissa * 10 + (*p - '0');
-			digits += (mantissa != 0) | (digits > 0);
 			p++;
 		}
 		if (p == start)
 			return false;
+		digits += p - first;
 		d->scale = p - start;
 		d->exponent = -d->scale;
 	}

@@ -70,7 +70,6 @@ typedef struct KafkaScan
 
 	/* one reading */
 	bool		started;
-	bool		rescanned;
 	WeirKafkaConsumer *consumer;	/* NULL when there is nothing to read */
 	ScanPartition *partitions;	/* indexed by partition */
 	int			n_open;			/* partitions that are not done */
@@ -169,14 +168,17 @@ weir_kafka_iterate_scan(ForeignScanState *node)
 	}
 }
 
-/* Parameters may have new values; the topic keeps the state that we saw. */
+/*
+ * Parameters may have new values; the topic keeps the state that we saw.  A new
+ * consumer is ready in a few milliseconds, while a new assignment would wait
+ * behind the fetch that the old one has left at the broker.
+ */
 void
 weir_kafka_rescan(ForeignScanState *node)
 {
 	KafkaScan  *scan = (KafkaScan *) node->fdw_state;
 
-	if (scan->started)
-		scan->rescanned = true;
+	stop(scan);
 	scan->started = false;
 }
 
@@ -229,9 +231,8 @@ start(ForeignScanState *node, KafkaScan *scan)
 	}
 
 	/* the portal's owner: it outlives subtransactions of a cursor's user */
-	if (scan->consumer == NULL)
-		scan->consumer = weir_kafka_open_owned(scan->foreign_table, scan->user_id,
-											   CurrentResourceOwner);
+	scan->consumer = weir_kafka_open_owned(scan->foreign_table, scan->user_id,
+										   CurrentResourceOwner);
 	fetch_ranges(scan, bounds.since);
 
 	positions = palloc(sizeof(WeirPosition) * scan->n_ranges);
@@ -258,7 +259,7 @@ start(ForeignScanState *node, KafkaScan *scan)
 		};
 	}
 	scan->n_open = n;
-	if (n > 0 || scan->rescanned)
+	if (n > 0)
 		weir_kafka_assign(scan->consumer, positions, n);
 	pfree(positions);
 	MemoryContextSwitchTo(caller);
@@ -281,9 +282,7 @@ fetch_ranges(KafkaScan *scan, TimestampTz since)
 	if (scan->ranges != NULL && TIMESTAMP_IS_NOBEGIN(since))
 		return;
 
-	/* once something is assigned, callbacks would swallow its messages */
-	ranges = weir_kafka_list(handle, since, scan->timeout_ms, !scan->rescanned,
-							 &n, &failure);
+	ranges = weir_kafka_list(handle, since, scan->timeout_ms, true, &n, &failure);
 	if (ranges == NULL)
 		weir_kafka_raise(handle, &failure);
 	if (scan->ranges == NULL)
@@ -305,14 +304,10 @@ fill(KafkaScan *scan)
 	WeirKafkaHandle *handle;
 	TimestampTz deadline;
 
-	/*
-	 * All read: end librdkafka's threads now, not when a long statement ends.
-	 * A scan that is repeated will be repeated again, and keeps them.
-	 */
+	/* all read: end librdkafka's threads now, not when a long statement ends */
 	if (scan->n_open == 0)
 	{
-		if (!scan->rescanned)
-			stop(scan);
+		stop(scan);
 		return false;
 	}
 

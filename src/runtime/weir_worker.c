@@ -362,7 +362,7 @@ wait(bool busy)
 {
 	WaitEvent	event;
 
-	if (worker.wait_set_stale)
+	if (worker.wait_set == NULL || worker.wait_set_stale)
 	{
 		ListCell   *cell;
 

@@ -778,12 +778,18 @@ rd_kafka_conf_t *
 weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 {
 	/*
-	 * First what a user may change (the memory of a consumer is bounded by
-	 * queued.max.messages.kbytes, 64 MB by default: too much for a backend),
-	 * then the user's words, then what nobody may change.
+	 * First what a user may change, then the user's words, then what nobody
+	 * may change.
+	 *
+	 * The memory of a consumer is bounded by queued.max.messages.kbytes; its
+	 * default of 64 MB is too much for a backend.  A broker answers a
+	 * connection's requests in order, so that a question about offsets waits
+	 * behind a fetch that waits for messages: half a second by default
+	 * (fetch.wait.max.ms), for the price of ten small requests a second.
 	 */
 	static const char *const consumer_defaults[] = {
 		"queued.max.messages.kbytes", "16384",
+		"fetch.wait.max.ms", "100",
 		NULL
 	};
 	static const char *const producer_defaults[] = {
@@ -794,6 +800,8 @@ weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 	static const char *const common_fixed[] = {
 		"log.queue", "true",	/* no thread of librdkafka's may log */
 		"log.connection.close", "false",
+		"allow.auto.create.topics", "false",	/* a typing error is an error */
+		"socket.nagle.disable", "true", /* or 40 ms a question */
 		NULL
 	};
 	static const char *const consumer_fixed[] = {
@@ -802,12 +810,12 @@ weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 		"enable.auto.commit", "false",
 		"enable.auto.offset.store", "false",
 		"enable.partition.eof", "true",
-		"allow.auto.create.topics", "false",
 		"max.poll.interval.ms", "86400000",	/* no group, so no rebalance */
 		NULL
 	};
 	static const char *const producer_fixed[] = {
 		"enable.idempotence", "true",	/* implies acks=all */
+		"partitioner", "murmur2_random",	/* where Java's producers put a key */
 		NULL
 	};
 	bool		producer = (type == RD_KAFKA_PRODUCER);

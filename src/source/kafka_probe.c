@@ -31,6 +31,12 @@
 #define LAST_SLICE_MS 2000
 
 /*
+ * A consumer at work has a fetch waiting at the broker, which answers in
+ * order: shorter slices would only repeat the question behind it.
+ */
+#define FIRST_SLICE_AT_WORK_MS 400
+
+/*
  * How long all brokers may be down at once.  Not zero: of a host with an IPv6
  * and an IPv4 address the first may refuse while the second accepts.
  */
@@ -100,7 +106,7 @@ weir_kafka_list(WeirKafkaHandle *handle, TimestampTz since, int timeout_ms,
 	Patience	patience = {
 		.handle = handle,
 		.serve = serve,
-		.slice_ms = FIRST_SLICE_MS,
+		.slice_ms = serve ? FIRST_SLICE_MS : FIRST_SLICE_AT_WORK_MS,
 		.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms),
 		.failure = failure
 	};
@@ -290,15 +296,17 @@ try_again(Patience *patience, rd_kafka_resp_err_t code)
 	if (!handle_events(patience))
 		return false;
 
-	weir_kafka_event_set(patience->failure, code,
-						 handle->last_words[0] ? handle->last_words : NULL);
+	weir_kafka_event_set(patience->failure, code, NULL);
+	if (patience->failure->transient)
+		weir_kafka_event_set(patience->failure, code,
+							 handle->last_words[0] ? handle->last_words :
+							 "no broker has answered within the time-out");
 	now = GetCurrentTimestamp();
 	if (patience->failure->sqlstate == ERRCODE_UNDEFINED_TABLE)
 	{
 		if (patience->unknown_until == 0)
 			patience->unknown_until =
 				TimestampTzPlusMilliseconds(now, UNKNOWN_TOPIC_MS);
-		weir_kafka_event_set(patience->failure, code, NULL);
 		if (now >= patience->unknown_until)
 			return false;
 	}

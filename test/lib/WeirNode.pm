@@ -155,26 +155,41 @@ sub worker_pids
 	return split /\n/, $self->safe_psql('postgres', "$sql ORDER BY pid");
 }
 
-# kill9_worker(dbname): kill -9 the worker (waiting for there to be one) and
-# wait until the server, which restarts every session for it, is back.  Returns
-# the pid that was killed.
+# kill9_worker(dbname, kind): kill -9 the worker (waiting for there to be one)
+# and wait until the server, which restarts every session for it, is back.
+# Returns the pid that was killed.
 sub kill9_worker
 {
-	my ($self, $dbname) = @_;
+	my ($self, $dbname, $kind) = @_;
 	my @pids;
 	my $deadline = time + 30;
 
-	until (@pids = $self->worker_pids($dbname))
+	until (@pids = $self->worker_pids($dbname, $kind))
 	{
 		croak 'no worker to kill' if time > $deadline;
 		sleep 0.05;
 	}
+	my $seen = -s $self->logfile;
 	kill 9, @pids;
-	# the server must have noticed before "ready" means anything
-	$self->_wait_gone(@pids);
-	sleep 0.05;
+	# before the server has noticed, "ready" would mean nothing
+	$self->wait_for_log(qr/all server processes terminated; reinitializing/, $seen);
 	$self->wait_ready or croak 'the server did not come back';
 	return $pids[0];
+}
+
+# kill9(): the postmaster alone, as Cluster does it, but dead when it returns.
+# Returns the pids of its children, which should notice and go by themselves:
+# start() before they have (wait_gone) is refused by PostgreSQL.
+sub kill9
+{
+	my ($self) = @_;
+	my $postmaster = $self->{_pid} or return;
+	kill 'STOP', $postmaster;
+	my @children = _children($postmaster);
+	kill 9, $postmaster;
+	$self->wait_gone($postmaster);
+	$self->{_pid} = undef;
+	return @children;
 }
 
 # crash_server(): kill -9 the postmaster and all its children, as the machine's
@@ -188,7 +203,7 @@ sub crash_server
 	kill 'STOP', $postmaster;
 	my @children = _children($postmaster);
 	kill 9, $postmaster, @children;
-	$self->_wait_gone($postmaster, @children);
+	$self->wait_gone($postmaster, @children);
 	$self->{_pid} = undef;
 	$self->start unless $param{no_start};
 	return;
@@ -218,7 +233,8 @@ sub _is_dead
 	return !defined $stat || $stat =~ /\A\d+ \(.*\) [ZX] /s;
 }
 
-sub _wait_gone
+# wait_gone(pid ...): until all are; half a minute at most
+sub wait_gone
 {
 	my ($self, @pids) = @_;
 	my $deadline = time + 30;
