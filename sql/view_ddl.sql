@@ -304,7 +304,9 @@ ALTER FOREIGN TABLE clicks ALTER COLUMN amount TYPE float8;
 \set VERBOSITY default
 ALTER FOREIGN TABLE clicks DROP COLUMN user_id;
 RESET ROLE;
+\set VERBOSITY terse
 DROP EXTENSION pg_weir;
+\set VERBOSITY default
 
 -- With CASCADE it is, and nothing stays behind, whatever the way.
 SET client_min_messages = warning;
