@@ -20,6 +20,7 @@ OBJS = \
 	src/catalog/ddl_hook.o \
 	src/catalog/describe_plan.o \
 	src/catalog/drop_view.o \
+	src/catalog/leave_database.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
 	src/catalog/run_sql.o \
@@ -78,15 +79,14 @@ PG_CPPFLAGS += -DWEIR_TEST
 endif
 
 REGRESS = tumble view_ddl view_options
+REGRESS = tumble decode view_ddl view_options
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
+
 ISOLATION = view_create view_control
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
-
-# Isolation specs cannot read the environment; they find the broker here.
-installcheck: export PGOPTIONS := $(PGOPTIONS) -c weir_test.bootstrap=$(WEIR_BOOTSTRAP)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)

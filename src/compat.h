@@ -94,6 +94,8 @@ typedef bool WeirUpdateIndexes;
 	object_aclcheck(ForeignServerRelationId, server, role, mode)
 #define weir_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, relid, role)
+#define weir_owns_database(database, role) \
+	object_ownercheck(DatabaseRelationId, database, role)
 #else
 #define weir_check_query_permissions(query) \
 	((void) ExecCheckRTPerms((query)->rtable, true))
@@ -101,6 +103,8 @@ typedef bool WeirUpdateIndexes;
 	pg_foreign_server_aclcheck(server, role, mode)
 #define weir_owns_relation(relid, role) \
 	pg_class_ownercheck(relid, role)
+#define weir_owns_database(database, role) \
+	pg_database_ownercheck(database, role)
 #endif
 
 /* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */

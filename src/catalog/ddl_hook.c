@@ -144,6 +144,7 @@ weir_process_utility(PlannedStmt *pstmt, const char *query_string,
 
 	if (!is_our_statement(pstmt->utilityStmt))
 	{
+		weir_make_room(pstmt->utilityStmt);
 		run_next(pstmt, query_string, read_only_tree, context, params,
 				 query_env, dest, qc);
 		return;

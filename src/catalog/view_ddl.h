@@ -139,4 +139,7 @@ extern void weir_run_sql_as_caller(const char *sql);
 extern void weir_install_label_provider(void);
 extern void weir_remove_label(void);
 
+/* leave_database.c: sends workers out of a database that stmt wants alone. */
+extern void weir_make_room(Node *stmt);
+
 #endif							/* WEIR_VIEW_DDL_H */

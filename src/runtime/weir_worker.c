@@ -65,22 +65,6 @@ pin_own_settings(void)
 	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-/* librdkafka's threads must be gone before the process tears itself down. */
-static void
-close_consumers(int code, Datum arg)
-{
-	ListCell   *cell;
-
-	foreach(cell, worker.feeds)
-	{
-		WeirFeed   *feed = lfirst(cell);
-
-		if (feed->consumer != NULL)
-			weir_kafka_close(feed->consumer);
-		feed->consumer = NULL;
-	}
-}
-
 static void
 leave_slot(int code, Datum arg)
 {
@@ -113,7 +97,6 @@ start(const WeirWorkerArgs *args)
 	worker.slot->pid = MyProcPid;
 	LWLockRelease(weir_shared->lock);
 	before_shmem_exit(leave_slot, (Datum) 0);
-	before_shmem_exit(close_consumers, (Datum) 0);
 }
 
 static bool
