@@ -212,6 +212,10 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'weir_definitions'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
 
+CREATE FUNCTION weir_data.strays() RETURNS SETOF oid
+AS 'MODULE_PATHNAME', 'weir_strays'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
 CREATE FUNCTION weir_data.now() RETURNS timestamptz
 AS 'MODULE_PATHNAME', 'weir_sql_now'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
@@ -248,7 +252,14 @@ FROM weir_data.definitions() d
 		 'no worker serves the view now',
 		 'One starts within seconds, unless weir.max_workers or max_worker_processes are used up; see the server log.')
 		) w(applies, message, hint) WHERE w.applies LIMIT 1) h ON true
-WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
+WHERE pg_catalog.has_table_privilege(d.view, 'SELECT')
+UNION ALL
+SELECT t.view::pg_catalog.regclass, 'stalled', '55000',
+	'the view came with a copy of another database', NULL,
+	'Call weir.resume() to let it go on here from where it stood.',
+	NULL, NULL, NULL, NULL
+FROM weir_data.strays() t(view)
+WHERE pg_catalog.has_table_privilege(t.view, 'SELECT');
 
 -- lag counts offsets, of which compaction and transactions leave some empty.
 -- lag_seconds: how long ago the broker took the last message that was read.
