@@ -222,7 +222,11 @@ LANGUAGE C SET search_path = pg_catalog, pg_temp;
 
 -- A view that does not move says why: its own stall first, then what somebody
 -- has asked for, then what the server lacks.
+--
+-- The privilege is looked at outside of the UNION: a barrier does not hold
+-- between a reader's function and conditions inside of its arms.
 CREATE VIEW weir.views WITH (security_barrier) AS
+SELECT * FROM (
 SELECT d.view::pg_catalog.regclass AS view,
 	CASE WHEN s.sqlstate IS NOT NULL THEN 'stalled'
 		 WHEN d.paused THEN 'paused'
@@ -252,14 +256,14 @@ FROM weir_data.definitions() d
 		 'no worker serves the view now',
 		 'One starts within seconds, unless weir.max_workers or max_worker_processes are used up; see the server log.')
 		) w(applies, message, hint) WHERE w.applies LIMIT 1) h ON true
-WHERE pg_catalog.has_table_privilege(d.view, 'SELECT')
 UNION ALL
 SELECT t.view::pg_catalog.regclass, 'stalled', '55000',
 	'the view came with a copy of another database', NULL,
 	'Call weir.resume() to let it go on here from where it stood.',
 	NULL, NULL, NULL, NULL
 FROM weir_data.strays() t(view)
-WHERE pg_catalog.has_table_privilege(t.view, 'SELECT');
+) v
+WHERE pg_catalog.has_table_privilege(v.view, 'SELECT');
 
 -- lag counts offsets, of which compaction and transactions leave some empty.
 -- lag_seconds: how long ago the broker took the last message that was read.
