@@ -33,6 +33,8 @@ OBJS = \
 	src/decode/csv_decode.o \
 	src/decode/decoder.o \
 	src/decode/json_scan.o \
+	src/decode/json_shape.o \
+	src/decode/json_text.o \
 	src/decode/try_decode.o \
 	src/emit/books.o \
 	src/emit/project.o \
@@ -80,9 +82,11 @@ endif
 
 REGRESS = tumble view_ddl view_options
 REGRESS = tumble decode view_ddl view_options
+REGRESS = tumble decode definition_language view_ddl view_options
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif
+REGRESS = decode
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 ISOLATION = view_create view_control
@@ -92,6 +96,9 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 srcdir ?= .
 include $(PGXS)
+
+# PGXS tracks no headers, and a stale object reads structs that have moved
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
 
 # objects live in subfolders, which a VPATH build has to make first
 $(OBJS): | $(sort $(dir $(OBJS)))

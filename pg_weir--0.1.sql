@@ -96,20 +96,15 @@ SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
 -- Foreign data wrapper for Kafka
 --------------------------------------------------------------------------
 
--- What would become of this message?  Says what a view would make of it:
--- verdict is row, skip (a tombstone) or bad.  Needs SELECT on the stream.
-CREATE FUNCTION weir.try_decode(stream regclass, payload bytea,
-								key bytea DEFAULT NULL,
-								OUT verdict text, OUT sqlstate text,
-								OUT message text, OUT "row" jsonb)
-	LANGUAGE C VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS 'MODULE_PATHNAME', 'weir_try_decode';
 CREATE FUNCTION weir.kafka_fdw_handler() RETURNS fdw_handler
-LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_handler';
+	LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_kafka_fdw_handler';
 
 CREATE FUNCTION weir.kafka_fdw_validator(options text[], catalog oid) RETURNS void
-LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'weir_kafka_fdw_validator';
+	LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_kafka_fdw_validator';
 
 COMMENT ON FUNCTION weir.kafka_fdw_validator(text[], oid) IS
 	'checks options of Kafka servers, user mappings, tables and columns against the allow-list';
@@ -120,6 +115,16 @@ CREATE FOREIGN DATA WRAPPER weir_kafka
 	HANDLER weir.kafka_fdw_handler VALIDATOR weir.kafka_fdw_validator;
 
 COMMENT ON FOREIGN DATA WRAPPER weir_kafka IS 'topics of Apache Kafka';
+
+-- What would become of this message?  Says what a view would make of it:
+-- verdict is row, skip (a tombstone) or bad.  Needs SELECT on the stream.
+CREATE FUNCTION weir.try_decode(stream regclass, payload bytea,
+								key bytea DEFAULT NULL,
+								OUT verdict text, OUT sqlstate text,
+								OUT message text, OUT "row" jsonb)
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_try_decode';
 
 --------------------------------------------------------------------------
 -- Windows

@@ -101,13 +101,16 @@ static void put_surroundings(WeirEncoder *encoder, TupleTableSlot *slot,
 static void put_headers(Jsonb *jsonb, WeirOutMessage *message);
 
 /*
- * Errors: 22023 when the columns do not suit the format.
+ * Errors: those of weir_decoder_check, and 22023 when the columns do not suit
+ * the format.
  */
 WeirEncoder *
 weir_encoder_create(Oid foreign_table, TupleDesc desc)
 {
 	WeirEncoder *encoder = palloc0(sizeof(WeirEncoder));
 
+	/* the types below are those that the decoder would accept */
+	weir_decoder_check(foreign_table, desc);
 	read_format(encoder, foreign_table);
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -532,7 +535,15 @@ put_surroundings(WeirEncoder *encoder, TupleTableSlot *slot,
 
 	column = encoder->headers;
 	if (column != NULL && !slot->tts_isnull[column->index])
-		put_headers(DatumGetJsonbP(slot->tts_values[column->index]), message);
+	{
+		Datum		value = slot->tts_values[column->index];
+
+		if (column->type != JSONBOID)
+			value = DirectFunctionCall1(jsonb_in,
+										CStringGetDatum(OutputFunctionCall(&column->output,
+																		   value)));
+		put_headers(DatumGetJsonbP(value), message);
+	}
 }
 
 /* [["name", "value"], ["name", null], ...], as the column reads back. */

@@ -53,7 +53,7 @@ static rd_kafka_error_t *enqueue(KafkaInsert *insert,
 								 const WeirOutMessage *message);
 static void flush(KafkaInsert *insert);
 static void check_events(KafkaInsert *insert);
-static void raise_failure(KafkaInsert *insert) pg_attribute_noreturn();
+weir_noreturn static void raise_failure(KafkaInsert *insert);
 
 void
 weir_kafka_begin_modify(ModifyTableState *mtstate, ResultRelInfo *result_rel,

@@ -95,8 +95,9 @@ static WeirVerdict decode_or_raise(KafkaScan *scan, const WeirMessage *message,
 static WeirVerdict decode_guarded(KafkaScan *scan, const WeirMessage *message,
 								  TupleTableSlot *slot,
 								  WeirDecodeError *error);
-static void raise_bad_message(KafkaScan *scan, const WeirMessage *message,
-							  int sqlstate, const char *why) pg_attribute_noreturn();
+weir_noreturn static void raise_bad_message(KafkaScan *scan,
+											const WeirMessage *message,
+											int sqlstate, const char *why);
 static void raise_source_error(KafkaScan *scan, const WeirMessage *message);
 static void stop(KafkaScan *scan);
 

@@ -119,6 +119,8 @@ start_worker(const char *name, WeirWorkerArgs *args,
 			 BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
+	MemoryContext old;
+	bool		started;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -130,7 +132,11 @@ start_worker(const char *name, WeirWorkerArgs *args,
 	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_weir worker");
 	memcpy(worker.bgw_extra, args, sizeof(*args));
 	worker.bgw_notify_pid = MyProcPid;
-	return RegisterDynamicBackgroundWorker(&worker, handle);
+	/* the handle outlives the turn */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(old);
+	return started;
 }
 
 /* Sends a scout and waits until it has come back, a minute at most. */
@@ -323,7 +329,10 @@ weir_launcher_main(Datum arg)
 		for (int i = 0; i < weir_shared->n_slots; i++)
 			reap_and_start(i);
 
-		if (!slot_freed)
+		/* a scout may have eaten the nudge of a newer generation */
+		if (!slot_freed &&
+			(!weir_enabled ||
+			 scouted == pg_atomic_read_u64(&weir_shared->generation)))
 			(void) WaitLatch(MyLatch,
 							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 next_due(next_scout), PG_WAIT_EXTENSION);

@@ -38,7 +38,6 @@
 /* The longest that a worker sleeps, so that lost news cost no more than this. */
 #define LONGEST_WAIT_MS 10000
 
-/* Between two looks at a broker that has nothing. */
 static WeirWorker worker;
 
 /* ------------------------------------------------------------- start, end */
@@ -363,6 +362,9 @@ wait(bool busy)
 							  NULL, NULL);
 		worker.wait_set_stale = false;
 	}
+	/* whoever waited for the broker may have eaten a nudge */
+	if (weir_members_are_stale(&worker))
+		busy = true;
 	WaitEventSetWait(worker.wait_set, busy ? 0 : time_to_wait(), &event, 1,
 					 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
