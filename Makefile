@@ -80,17 +80,17 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble view_ddl view_options
-REGRESS = tumble decode view_ddl view_options
 REGRESS = tumble decode definition_language view_ddl view_options
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif
-REGRESS = decode
 REGRESS_OPTS = --inputdir=$(srcdir)
 
 ISOLATION = view_create view_control
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
+
+# Isolation specs cannot read the environment; they find the broker here.
+installcheck: export PGOPTIONS := $(PGOPTIONS) -c weir_test.bootstrap=$(WEIR_BOOTSTRAP)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
