@@ -89,6 +89,9 @@ REGRESS_OPTS = --inputdir=$(srcdir)
 ISOLATION = view_create view_control
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
 
+# Isolation specs cannot read the environment; they find the broker here.
+installcheck: export PGOPTIONS := $(PGOPTIONS) -c weir_test.bootstrap=$(WEIR_BOOTSTRAP)
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 srcdir ?= .
