@@ -145,6 +145,7 @@ weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 
 	feed->mcxt = mcxt;
 	feed->stream = stream;
+	feed->name = get_rel_name(stream);
 	feed->owner = first->def->owner;
 	feed->settings = copyObject(first->def->settings);
 	feed->desc = CreateTupleDescCopy(desc);
@@ -163,7 +164,7 @@ weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 			ereport(ERROR,
 					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 					 errmsg("the Kafka broker of \"%s\" does not answer",
-							get_rel_name(stream)),
+							feed->name),
 					 errhint("pg_weir tries again by itself.")));
 		feed->n_partitions = n;
 		feed->next = palloc(sizeof(int64) * Max(n, 1));
@@ -318,7 +319,7 @@ weir_feed_poll(WeirFeed *feed)
 					ereport(LOG,
 							(errcode(message->sqlstate),
 							 errmsg("source of \"%s\": %s",
-									get_rel_name(feed->stream),
+									feed->name,
 									message->payload)));
 				else
 					foreach(cell, feed->runs)

@@ -169,6 +169,7 @@ extern int64 weir_fingerprint(const WeirMessage *message);
 typedef struct WeirFeed
 {
 	Oid			stream;
+	char	   *name;			/* of the stream, for messages between transactions */
 	Oid			owner;			/* of all its views: whose user mapping is used */
 	List	   *settings;		/* pinned, of all its views */
 	WeirKafkaConsumer *consumer;
