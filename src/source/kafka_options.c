@@ -424,6 +424,9 @@ check_property(const KafkaOption *option, const char *value)
 	rd_kafka_conf_destroy(conf);
 	if (ok && value[0] != '\0')
 		return;
+	/* some of its messages are lines, others are not */
+	if (strlen(error) > 0 && error[strlen(error) - 1] == '\n')
+		error[strlen(error) - 1] = '\0';
 
 	if (option->secret || value[0] == '\0')
 		ereport(ERROR,
