@@ -117,7 +117,11 @@ make_batch(WeirFeed *feed)
 										ALLOCSET_DEFAULT_SIZES);
 }
 
-/* The decoder extracts what any of the views reads. */
+/*
+ * The decoder extracts what any of the views reads.  What it cannot decode may
+ * be good for a view that reads less, and whom a view shares its feed with must
+ * not show in its rows: such a view has a decoder of its own, for bad messages.
+ */
 static void
 make_decoder(WeirFeed *feed)
 {
@@ -130,6 +134,16 @@ make_decoder(WeirFeed *feed)
 	MemoryContextReset(feed->decoder_mcxt);
 	feed->decoder = weir_decoder_create(feed->stream, feed->desc, wanted,
 										feed->decoder_mcxt);
+	foreach(cell, feed->runs)
+	{
+		WeirRun    *run = lfirst(cell);
+
+		run->decoder = NULL;
+		if (!bms_equal(run->plan->wanted, wanted))
+			run->decoder = weir_decoder_create(feed->stream, feed->desc,
+											   run->plan->wanted,
+											   feed->decoder_mcxt);
+	}
 	memset(feed->batch.nulls, true,
 		   sizeof(bool) * WEIR_BATCH_ROWS * feed->batch.natts);
 }

@@ -200,6 +200,25 @@ advance_position(WeirRun *run, WeirBooks *books, int64 position)
 }
 
 /*
+ * What the message is to this view; *error is set when it is bad.  The feed's
+ * decoder read columns for all its views: one that the view does not read is no
+ * reason to lose the row.  Input functions may raise.
+ */
+static WeirVerdict
+judge(WeirRun *run, const WeirBatch *batch, int row, WeirDecodeError *error)
+{
+	Size		at = (Size) row * batch->natts;
+
+	if (batch->verdicts[row] != WEIR_BAD)
+		return batch->verdicts[row];
+	*error = batch->errors[row];
+	if (run->decoder == NULL)
+		return WEIR_BAD;
+	return weir_decode(run->decoder, &batch->messages[row], batch->values + at,
+					   batch->nulls + at, error);
+}
+
+/*
  * Evaluates messages from *at on.  *at is kept up to date, for the caller that
  * catches an error of row *at; returns false when the view stops.
  */
@@ -210,6 +229,7 @@ evaluate_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 	{
 		int			i = *at;
 		const WeirMessage *message = &batch->messages[i];
+		WeirDecodeError error;
 		WeirBooks  *books;
 
 		if (message->kind == WEIR_END_OF_PARTITION)
@@ -227,14 +247,14 @@ evaluate_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 			continue;
 
 		weir_watchdog_progress();
-		switch (batch->verdicts[i])
+		switch (judge(run, batch, i, &error))
 		{
 			case WEIR_SKIP:
 				books->tombstones++;
 				break;
 			case WEIR_BAD:
-				if (!bad_row(run, message, books, batch->errors[i].sqlstate,
-							 batch->errors[i].message))
+				if (!bad_row(run, message, books, error.sqlstate,
+							 error.message))
 					return false;
 				break;
 			case WEIR_ROW:

@@ -104,6 +104,9 @@ typedef struct WeirRun
 	ExprState  *filter;
 	ExprContext *econtext;
 	TupleTableSlot *row;		/* of the stream */
+	WeirDecoder *decoder;		/* for messages that are bad for the feed, whose
+								 * views read more; NULL: they are bad for us.
+								 * The feed's. */
 	char	   *images;			/* WEIR_BATCH_ROWS key images */
 	Size		image_room;
 
