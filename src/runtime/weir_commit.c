@@ -150,6 +150,10 @@ write_run(WeirRun *run, Staged *staged)
 	WEIR_FAULT("commit-results");
 
 	state_table = table_open(run->def->state_table, RowExclusiveLock);
+	if (weir_filenode(state_table) != run->state_filenode)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the state table was rewritten")));
 	weir_write_states(state_table, run->table, staged->groups, staged->n,
 					  staged->placements);
 	table_close(state_table, NoLock);
@@ -231,7 +235,7 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		{
 			current = list_nth(runs, i);
 			write_run(current, &staged[i]);
-			weir_watchdog_progress();
+			weir_progress++;
 		}
 		current = NULL;
 		WEIR_FAULT("commit-before");
@@ -248,7 +252,7 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		MemoryContextSwitchTo(caller);
 		/* an error of the commit itself is put down to the first run */
 		failed = current != NULL ? current : linitial(runs);
-		weir_watchdog_rethrow(*failure);
+		weir_watchdog_explain(*failure);
 	}
 	PG_END_TRY();
 	weir_watchdog_stop();
@@ -299,7 +303,8 @@ weir_record_stall(const char *view_id, const ErrorData *error)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args("UPDATE weir_data.status SET sqlstate = $2,"
 							  " message = $3, detail = $4, hint = $5"
-							  " WHERE view_id OPERATOR(pg_catalog.=) $1",
+							  " WHERE view_id OPERATOR(pg_catalog.=) $1"
+							  " AND (sqlstate IS NOT NULL OR $2 IS NOT NULL)",
 							  5, types, values, nulls, false, 0) < 0)
 		elog(ERROR, "could not record a stall");
 	SPI_finish();
