@@ -41,7 +41,7 @@ look(void)
 void
 weir_watchdog_install(void)
 {
-	InitializeTimeouts();
+	/* not InitializeTimeouts(): that would forget core's own, of locks */
 	timer = RegisterTimeout(USER_TIMEOUT, look);
 }
 
