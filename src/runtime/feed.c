@@ -326,6 +326,7 @@ weir_feed_poll(WeirFeed *feed)
 						}
 					}
 					feed->next[p] = message->offset + 1;
+					feed->trouble = NULL;
 				}
 				break;
 			case WEIR_END_OF_PARTITION:
