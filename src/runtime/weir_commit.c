@@ -92,6 +92,11 @@ open_view(WeirRun *run, Relation *state_table)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the definition of the view has changed")));
+	/* VACUUM FULL and the like have moved its rows: load them again */
+	if (weir_filenode(*state_table) != run->state_filenode)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the state table was rewritten")));
 	weir_check_shape(v, weir_projector_desc(run->projector));
 	return v;
 }
@@ -240,7 +245,7 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		{
 			current = list_nth(runs, i);
 			write_run(current, &staged[i]);
-			weir_watchdog_progress();
+			weir_progress++;
 		}
 		current = NULL;
 		WEIR_FAULT("commit-before");
@@ -257,7 +262,7 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		MemoryContextSwitchTo(caller);
 		/* an error of the commit itself is put down to the first run */
 		failed = current != NULL ? current : linitial(runs);
-		weir_watchdog_rethrow(*failure);
+		weir_watchdog_explain(*failure);
 	}
 	PG_END_TRY();
 	weir_watchdog_stop();
@@ -308,7 +313,8 @@ weir_record_stall(const char *view_id, const ErrorData *error)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args("UPDATE weir_data.status SET sqlstate = $2,"
 							  " message = $3, detail = $4, hint = $5"
-							  " WHERE view_id OPERATOR(pg_catalog.=) $1",
+							  " WHERE view_id OPERATOR(pg_catalog.=) $1"
+							  " AND (sqlstate IS NOT NULL OR $2 IS NOT NULL)",
 							  5, types, values, nulls, false, 0) < 0)
 		elog(ERROR, "could not record a stall");
 	SPI_finish();
