@@ -1,8 +1,10 @@
 -- Decoding: bytes to rows.  The oracle is Postgres' own parser and casts; what
 -- is printed is mostly how many answers differ from it.
-CREATE EXTENSION pg_weir;
-SET timezone = 'America/New_York';
 SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_weir;
+SET timezone = 'America/New_York';
+CREATE SCHEMA decode_test;
+SET search_path = decode_test, public;
 
 -- The decoder reads nothing but options, so a wrapper without code will do.
 CREATE FOREIGN DATA WRAPPER test_fdw;
@@ -286,3 +288,183 @@ END $$;
 -- enough of both, and no difference
 SELECT type, good > 3 AS good, bad > 3 AS bad FROM compared WHERE NOT (good > 3 AND bad > 3) ORDER BY type;
 SELECT * FROM differences ORDER BY type, doc LIMIT 50;
+
+--
+-- A decoder remembers the order of members, which is only ever a guess: 3,000
+-- messages with members in any order, missing, twice or unknown.
+--
+CREATE FOREIGN TABLE many_fields (
+	f1 int, f2 text, f3 numeric, f4 int, f5 text, f6 int, f7 int, f8 int,
+	"a name of more than twenty-three bytes" int, "é" text
+) SERVER test_server;
+CREATE TABLE shuffled AS
+	SELECT g, '{' || string_agg(to_json(name)::text || repeat(' ', g % 2) || ':' || value, ',' ORDER BY (k * 7919 + g * 104729) % 31, k) || '}' AS doc
+	FROM generate_series(1, 3000) g,
+		LATERAL (
+			SELECT k, (ARRAY['f1', 'f2', 'f3', 'f4', 'f5', 'f6', 'f7', 'f8', 'a name of more than twenty-three bytes', 'é', 'x', 'f', 'f11', 'F1'])[k % 14 + 1],
+				CASE WHEN k % 5 = 0 THEN 'null' ELSE (k * g)::text END
+			FROM generate_series(1, 16) k
+			-- most messages resemble the one before
+			WHERE (k * (g / 10) * 31) % 17 < 14
+		) m(k, name, value)
+	GROUP BY g;
+SELECT count(*) > 2000 AS many, count(DISTINCT doc) > 1000 AS different FROM shuffled;
+SELECT s.doc, t."row" FROM shuffled s, weir.try_decode('many_fields', convert_to(s.doc, 'UTF8')) t
+	WHERE t."row" IS DISTINCT FROM
+		(SELECT to_jsonb(r) FROM json_to_record(doc::json) r(
+			f1 int, f2 text, f3 numeric, f4 int, f5 text, f6 int, f7 int, f8 int,
+			"a name of more than twenty-three bytes" int, "é" text));
+
+--
+-- Types without a conversion of their own: json_to_record decides.  Domains
+-- and NOT NULL are enforced.
+--
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE TYPE point3 AS (x int, y text, z int[]);
+CREATE DOMAIN positive AS int CHECK (value > 0);
+CREATE DOMAIN required AS text NOT NULL;
+CREATE DOMAIN short_list AS int[] CHECK (cardinality(value) < 3);
+CREATE FOREIGN TABLE general (
+	i int[], t text[], p point3, ps point3[], m mood, d positive, l short_list,
+	j json, jb jsonb, ip inet, iv interval, x bytea
+) SERVER test_server;
+CREATE TABLE general_cases (n serial, doc text);
+INSERT INTO general_cases (doc) VALUES
+	('{"i": [1, 2, null], "t": ["a", "b,c", null, "\"", 1, true, {"k": 1}]}'),
+	('{"i": [[1, 2], [3, 4]], "t": []}'),
+	('{"i": "{1,2}", "t": "{a,b}"}'),
+	('{"i": [1, "x"]}'), ('{"i": [[1], [2, 3]]}'), ('{"i": 5}'), ('{"i": {"a": 1}}'), ('{"i": "nothing"}'),
+	('{"p": {"x": 1, "y": "z", "z": [1, 2], "w": 0}}'), ('{"p": {}}'), ('{"p": "(1,a,)"}'), ('{"p": [1]}'), ('{"p": {"x": "a"}}'),
+	('{"ps": [{"x": 1}, null, {"y": "b"}]}'), ('{"ps": [{"x": "a"}]}'),
+	('{"m": "ok"}'), ('{"m": "glad"}'), ('{"m": 1}'),
+	('{"d": 5}'), ('{"d": 0}'), ('{"d": "x"}'), ('{"d": null}'),
+	('{"l": [1, 2]}'), ('{"l": [1, 2, 3]}'), ('{"l": "{1}"}'),
+	('{"j": {"a" : [1, 2]}, "jb": {"a" : [1, 2], "a": 3}}'), ('{"j": "text", "jb": "te\"xt\u00e9"}'), ('{"j": 1.50, "jb": 1.50}'), ('{"j": true, "jb": [null]}'), ('{"j": null, "jb": null}'),
+	('{"ip": "10.0.0.1/8", "iv": "1 day 02:03:04", "x": "\\x0102"}'), ('{"ip": "10.0.0"}'), ('{"iv": "long"}'), ('{"x": "\\xz"}');
+CREATE FUNCTION general_by_record(doc text, OUT state text, OUT value jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+	SELECT to_jsonb(r) INTO value FROM json_to_record(doc::json) r(
+		i int[], t text[], p point3, ps point3[], m mood, d positive, l short_list,
+		j json, jb jsonb, ip inet, iv interval, x bytea);
+EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+	state := SQLSTATE;
+END $$;
+SELECT n, doc, t.sqlstate FROM general_cases, weir.try_decode('general', convert_to(doc, 'UTF8')) t
+	WHERE t.verdict = 'bad' ORDER BY n;
+SELECT doc, t.sqlstate, t."row", e.* FROM general_cases, weir.try_decode('general', convert_to(doc, 'UTF8')) t, general_by_record(doc) e
+	WHERE (t.sqlstate, t."row") IS DISTINCT FROM (e.state, e.value) ORDER BY n;
+
+CREATE FOREIGN TABLE strict (a int NOT NULL, b required) SERVER test_server;
+SELECT doc, t.verdict, t.sqlstate, t.message
+	FROM unnest(ARRAY['{"a": 1, "b": "x"}', '{"a": null, "b": "x"}', '{"b": "x"}', '{"a": 1}', '{"a": 1, "b": null}']) doc,
+		weir.try_decode('strict', convert_to(doc, 'UTF8')) t;
+
+--
+-- Paths: names separated by dots, and in double quotes if they hold one.  A
+-- column's name is never taken apart.
+--
+CREATE FOREIGN TABLE paths (
+	a text OPTIONS (path 'o.p.q'),
+	b text OPTIONS (path '"o.p"."say ""hi"""'),
+	"o.p" text,
+	c text OPTIONS (path 'o.p'),
+	again text OPTIONS (path 'o.p.q')
+) SERVER test_server;
+SELECT t."row" FROM weir.try_decode('paths', convert_to('{"o": {"p": {"q": 1}}, "o.p": {"say \"hi\"": 2}}', 'UTF8')) t;
+
+--
+-- CSV: COPY decides.
+--
+CREATE FOREIGN TABLE csv_stream (a int, part int OPTIONS (metadata 'partition'), b text, c numeric)
+	SERVER test_server OPTIONS (format 'csv');
+CREATE TABLE csv_copied (a int, b text, c numeric);
+COPY csv_copied FROM stdin (FORMAT csv);
+1,x,2.50
+1,,
+1,"",
+,"a,b",1
+1,"a""b",1
+1,a"b,c"d,1
+1," a ", 2
+"1",x,"2"
+1,"\n",3
+1,"two
+lines",3
+1,NULL,1
+\.
+WITH record(n, line) AS (VALUES
+	(1, '1,x,2.50'), (2, '1,,'), (3, '1,"",'), (4, ',"a,b",1'), (5, '1,"a""b",1'), (6, '1,a"b,c"d,1'), (7, '1," a ", 2'), (8, '"1",x,"2"'), (9, '1,"\n",3'), (10, E'1,"two\nlines",3'), (11, '1,NULL,1')),
+	decoded AS (
+		SELECT n, t.verdict, t.sqlstate, (t."row" ->> 'a')::int AS a, t."row" ->> 'b' AS b, (t."row" ->> 'c')::numeric AS c
+		FROM record, unnest(ARRAY['', E'\n', E'\r\n']) line_end, weir.try_decode('csv_stream', convert_to(line || line_end, 'UTF8')) t),
+	copied AS (SELECT row_number() OVER () AS n, * FROM csv_copied)
+SELECT * FROM copied FULL JOIN decoded USING (n)
+	WHERE (copied.a, copied.b, copied.c::text) IS DISTINCT FROM (decoded.a, decoded.b, decoded.c::text);
+SELECT line, t.verdict, t.sqlstate, t.message
+	FROM unnest(ARRAY['1,x', '1,x,2,3', '', '1,"x,2', E'1,x,2\n1,y,2', 'z,x,2', '1.0,x,2', '1,x,1e131072', E'1,x,2\n\n']) line,
+		weir.try_decode('csv_stream', convert_to(line, 'UTF8')) t;
+SELECT t.verdict, t.sqlstate, t.message FROM weir.try_decode('csv_stream', '\x312cff2c32') t;
+
+CREATE FOREIGN TABLE csv_options (a text, b text, c text)
+	SERVER test_server OPTIONS (format 'csv', delimiter ';', quote '''', escape '\', null 'NULL');
+SELECT line, t."row" FROM unnest(ARRAY['a,b;NULL;''NULL''', '''it\''s'';;''a\\b''', 'a\b;"c";''a\b''']) line,
+	weir.try_decode('csv_options', convert_to(line, 'UTF8')) t;
+
+--
+-- The whole value in one column.
+--
+CREATE FOREIGN TABLE whole_text (off bigint OPTIONS (metadata 'offset'), line text)
+	SERVER test_server OPTIONS (format 'text');
+CREATE FOREIGN TABLE whole_bytes (b bytea, key bytea OPTIONS (metadata 'key'))
+	SERVER test_server OPTIONS (format 'bytes');
+SELECT t.* FROM unnest(ARRAY['', 'a line', '\x6100', '\xff']::bytea[]) v, weir.try_decode('whole_text', v) t;
+SELECT t.* FROM unnest(ARRAY['', 'a line', '\x6100', '\xff']::bytea[]) v, weir.try_decode('whole_bytes', v, '\xfe') t;
+SELECT t.* FROM weir.try_decode('clicks', '{}', '\xfe') t;
+
+--
+-- Options that make no sense are refused when the decoder is made.
+--
+CREATE PROCEDURE refuse(columns text, options text) LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+	hint text;
+BEGIN
+	EXECUTE format('CREATE FOREIGN TABLE refused (%s) SERVER test_server OPTIONS (%s)', columns, options);
+	PERFORM weir.try_decode('refused', '{}');
+	RAISE 'accepted: % %', columns, options;
+EXCEPTION WHEN invalid_parameter_value OR datatype_mismatch THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	RAISE WARNING '% %', SQLSTATE, concat_ws(' | ', SQLERRM, nullif(detail, ''), nullif(hint, ''));
+END $$;
+CALL refuse('a int', $$format 'xml'$$);
+CALL refuse('a int', $$delimiter ';'$$);
+CALL refuse('a int', $$format 'csv', delimiter ';;'$$);
+CALL refuse('a int', $$format 'csv', delimiter '"'$$);
+CALL refuse('a int', $$format 'csv', null ','$$);
+CALL refuse($$a int OPTIONS (path 'a..b')$$, $$format 'json'$$);
+CALL refuse($$a int OPTIONS (path '')$$, $$format 'json'$$);
+CALL refuse($$a int OPTIONS (path '"a')$$, $$format 'json'$$);
+CALL refuse($$a int OPTIONS (path 'a')$$, $$format 'csv'$$);
+CALL refuse($$a int OPTIONS (path 'a', metadata 'offset')$$, $$format 'json'$$);
+CALL refuse($$a int OPTIONS (metadata 'size')$$, $$format 'json'$$);
+CALL refuse($$a int OPTIONS (metadata 'offset')$$, $$format 'json'$$);
+CALL refuse($$a json OPTIONS (metadata 'headers')$$, $$format 'json'$$);
+CALL refuse($$a timestamp OPTIONS (metadata 'timestamp')$$, $$format 'json'$$);
+CALL refuse($$a int OPTIONS (metadata 'key')$$, $$format 'json'$$);
+CALL refuse('a text, b text', $$format 'text'$$);
+CALL refuse('a int', $$format 'text'$$);
+CALL refuse('a text', $$format 'bytes'$$);
+CALL refuse($$a bigint OPTIONS (metadata 'offset')$$, $$format 'bytes'$$);
+
+-- Whoever may not read the stream may not try its decoder either.
+CREATE ROLE weir_decode_nobody;
+GRANT USAGE ON SCHEMA weir, decode_test TO weir_decode_nobody;
+SET ROLE weir_decode_nobody;
+SELECT weir.try_decode('clicks', '{}');
+RESET ROLE;
+SELECT weir.try_decode('seeds', '{}');
+REVOKE USAGE ON SCHEMA weir, decode_test FROM weir_decode_nobody;
+DROP ROLE weir_decode_nobody;
+
+DROP SCHEMA decode_test CASCADE;
+DROP FOREIGN DATA WRAPPER test_fdw CASCADE;

@@ -6,13 +6,6 @@
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pg_weir;
-DO $$
-BEGIN
-	IF NOT EXISTS (SELECT FROM pg_foreign_data_wrapper WHERE fdwname = 'weir_kafka') THEN
-		CREATE FOREIGN DATA WRAPPER weir_kafka;
-	END IF;
-END
-$$;
 RESET client_min_messages;
 SET timezone = 'UTC';
 SET datestyle = 'ISO, YMD';
@@ -97,7 +90,7 @@ SELECT weir_test_plan($$
 SELECT weir_test_plan($$
 	SELECT url || user_id AS pasted, concat(url, ts, tags) AS c, to_jsonb(tags) AS j, feeling::text AS f,
 		   json_build_object('n', count(*)) AS o, format('%s', day) AS g, ts::text AS t, url::date AS d, age(max(ts), min(ts)),
-		   array_to_string(tags, ','), row_to_json(row(url, day)), tags::text, greatest(ts, '2024-01-01'), price::numeric
+		   array_to_string(tags, ','), row_to_json(row(url, day)), tags::text, greatest(ts, '2024-01-01'), price::numeric, xmlforest(ts, url)::text
 	FROM clicks GROUP BY url, user_id, ts, tags, feeling, day, price::numeric $$);
 
 -- A function of the user's is accepted if he declares it immutable.

@@ -234,4 +234,28 @@ weir_input_function_call(FmgrInfo *function, char *text, Oid typioparam,
 #endif
 #endif
 
+/*
+ * 16 brought JSON_OBJECT() and its family, which print arguments of any type,
+ * 17 JSON_VALUE() and its family, which parse a result of any type.
+ */
+static inline List *
+weir_json_constructor_args(Node *node)
+{
+#if PG_VERSION_NUM >= 160000
+	if (IsA(node, JsonConstructorExpr))
+		return ((JsonConstructorExpr *) node)->args;
+#endif
+	return NIL;
+}
+
+static inline Oid
+weir_json_query_type(Node *node)
+{
+#if PG_VERSION_NUM >= 170000
+	if (IsA(node, JsonExpr))
+		return ((JsonExpr *) node)->returning->typid;
+#endif
+	return InvalidOid;
+}
+
 #endif							/* WEIR_COMPAT_H */

@@ -229,6 +229,7 @@ static const struct
 static bool accept_functions_walker(Node *node, void *context);
 static bool accept_one_function(Oid function, void *context);
 static void accept_function(Oid function, List *args);
+static void accept_printed(List *exprs);
 static bool is_pinned(HeapTuple procedure, Reach *reach);
 static bool is_builtin(Oid function);
 static void accept_conversion(Oid type, Node *expr, bool to_text);
@@ -272,6 +273,10 @@ accept_functions_walker(Node *node, void *context)
 				accept_conversion(cast->resulttype, NULL, false);
 			}
 			break;
+		case T_XmlExpr:
+			accept_printed(((XmlExpr *) node)->named_args);
+			accept_printed(((XmlExpr *) node)->args);
+			break;
 		case T_SQLValueFunction:
 			refuse_sql_value((SQLValueFunction *) node);
 			break;
@@ -284,6 +289,9 @@ accept_functions_walker(Node *node, void *context)
 			break;
 		default:
 			(void) check_functions_in_node(node, accept_one_function, NULL);
+			accept_printed(weir_json_constructor_args(node));
+			if (OidIsValid(weir_json_query_type(node)))
+				accept_conversion(weir_json_query_type(node), NULL, false);
 			break;
 	}
 	return expression_tree_walker(node, accept_functions_walker, context);
@@ -308,7 +316,6 @@ accept_function(Oid function, List *args)
 	char		volatility;
 	bool		pinned;
 	Reach		reach = REACH_ARGUMENTS;
-	ListCell   *lc;
 
 	procedure = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(procedure))
@@ -339,10 +346,17 @@ accept_function(Oid function, List *args)
 				 : errhint("If its result depends on its arguments alone, declare the function IMMUTABLE.")));
 
 	if (reach == REACH_PRINTS)
-	{
-		foreach(lc, args)
-			accept_conversion(exprType(lfirst(lc)), lfirst(lc), true);
-	}
+		accept_printed(args);
+}
+
+/* Expressions whose values become text, whatever their types. */
+static void
+accept_printed(List *exprs)
+{
+	ListCell   *lc;
+
+	foreach(lc, exprs)
+		accept_conversion(exprType(lfirst(lc)), lfirst(lc), true);
 }
 
 /*

@@ -30,6 +30,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "catalog/weir_catalog.h"
 #include "foreign/foreign.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -67,6 +68,9 @@ weir_accept_clauses(const Query *query)
 	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
 		weir_refuse("a continuous view is defined by a SELECT",
 					"Write CREATE TABLE ... AS SELECT ....");
+	if (query->jointree->fromlist == NIL && query->setOperations == NULL)
+		weir_refuse("a continuous view needs a source in FROM",
+					"Name a foreign table of the wrapper weir_kafka.");
 	if (query->setOperations != NULL)
 		weir_refuse("continuous views do not support UNION, INTERSECT and EXCEPT yet",
 					"Create one view for each SELECT, and combine them in a query over the views.");
@@ -217,6 +221,12 @@ accept_relation(RangeTblEntry *rte)
 			break;
 		case RELKIND_RELATION:
 		case RELKIND_PARTITIONED_TABLE:
+			if (weir_catalog_exists() && weir_catalog_view(rte->relid) != NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("continuous view \"%s\" cannot be the source of another one", name),
+						 errhint("Views as sources are not supported yet. Define the new view over the source of \"%s\".",
+								 name)));
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("table \"%s\" cannot be the source of a continuous view", name),

@@ -90,7 +90,9 @@ describe(const Query *query)
 		appendStringInfo(&out, "\nkey %d %s: %s, %s", i + 1,
 						 show(plan, (Node *) key->expr, false),
 						 format_type_with_typemod(key->type, key->typmod),
-						 get_func_name(key->hash_function));
+						 get_func_name(key->eq_function));
+		if (!OidIsValid(key->hash_function))
+			appendStringInfoString(&out, ", NOT hashed");
 		if (key->is_window)
 			appendStringInfo(&out, ", %s",
 							 plan->window_key == i ? "window" : "NOT the window");
@@ -126,7 +128,7 @@ static char *
 show(const WeirPlan *plan, Node *expr, bool of_group)
 {
 	List	   *names = deparse_context_for(get_rel_name(plan->source),
-										   plan->source);
+											plan->source);
 
 	if (of_group)
 		expr = put_back_mutator(expr, unconstify(WeirPlan *, plan));

@@ -47,9 +47,10 @@ typedef enum WeirFieldKind
 /*
  * Makes a decoder for a foreign table: table option `format` (json, csv,
  * text, bytes; with csv `delimiter`, `quote`, `escape`, `null`), column
- * options `path` (JSON: names separated by dots) and `metadata`.  `wanted`
- * holds attribute numbers (not offset); a whole-row need passes all.  All memory
- * comes from mcxt.  Needs a transaction (catalog look-ups).
+ * options `path` (JSON: names separated by dots, a name with a dot in double
+ * quotes) and `metadata`.  `wanted` holds attribute numbers (not offset); a
+ * whole-row need passes all.  All memory comes from mcxt.  Needs a
+ * transaction (catalog look-ups).
  *
  * Errors: 22023 for a bad option, 42804 for a column whose type cannot carry
  * its metadata.
@@ -61,12 +62,22 @@ extern WeirDecoder *weir_decoder_create(Oid foreign_table, TupleDesc desc,
 /*
  * Decodes one message.  values and nulls have desc->natts entries and are
  * written for wanted columns only; Datums by reference are allocated in
- * CurrentMemoryContext or point into the message.  They may be NULL-filled
- * for columns whose field is absent.
+ * CurrentMemoryContext.  An absent field is NULL, unless the column or its
+ * domain is NOT NULL: then the message is bad.  After WEIR_BAD and WEIR_SKIP,
+ * and when it raises, values and nulls hold nothing of use.
  *
- * Errors that the decoder finds itself come back as WEIR_BAD.  Input
- * functions of types without a direct conversion may raise; the caller
- * catches, inside a subtransaction.
+ * Errors that the decoder finds itself come back as WEIR_BAD: what is wrong
+ * with the message as a whole, and every conversion to a number, boolean,
+ * text or uuid.  Input functions of other types may raise; the caller
+ * catches, inside a subtransaction.  (From 16 on nearly all come back softly,
+ * on 15 a malformed time or numeric raises.)  Interrupts are not served: a
+ * message is at most 16 MB.
+ *
+ * SQLSTATEs of WEIR_BAD: 22P02 no JSON, or not of the column's type; 22032
+ * JSON but no object; 22021 no UTF-8; 22P05 \u0000 in text; 22003 out of
+ * range; 22001 too long; 22P04 no CSV record of the right length; 23502 NULL;
+ * 54000 larger than 16 MB; 54001 nested deeper than 1,000; and those of the
+ * input functions.
  */
 extern WeirVerdict weir_decode(WeirDecoder *decoder,
 							   const WeirMessage *message,

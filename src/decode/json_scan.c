@@ -13,9 +13,9 @@
  * UTF-8 database, and then only objects, up to WEIR_JSON_MAX_DEPTH.  Like
  * json_in it checks that \u is followed by four hexadecimal digits, but not
  * that surrogates come in pairs or that the character is not NUL: that is
- * asked only of values that become text, in weir_json_unescape().  So a field
- * that nobody wants cannot make a message bad for its characters, only for
- * its grammar.
+ * asked only of values that become text, in json_text.c.  So a field that
+ * nobody wants makes a message bad by its grammar or by bytes that are not
+ * UTF-8, but not by its escapes.
  *
  * Duplicate names: the last wins, whole: a later "geo" also forgets what an
  * earlier one had below it.
@@ -27,20 +27,9 @@
  * validated when it was learned; a member that is missing this time costs one
  * more comparison.  Strings are crossed 16 bytes at a time.
  *
- * A shape is a trie.  Its slots are numbered depth first, so that what is
- * below a name is a range of slots:
- *
- *	  user_id, geo.country, geo.city, geo, ts
- *
- *	  user_id  slot 0
- *	  geo      slot 1, below it [2, 4)
- *	    country  slot 2
- *	    city     slot 3
- *	  ts       slot 4
- *
  *-------------------------------------------------------------------------
  */
-#include "decode/decode_internal.h"
+#include "decode/json_shape.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -48,55 +37,6 @@
 
 #include "mb/pg_wchar.h"
 #include "port/pg_bitutils.h"
-
-/* A name of up to 23 bytes and its closing quote. */
-#define GUESS_WORDS 3
-#define GUESS_BYTES (GUESS_WORDS * 8)
-
-/* Members beyond these are looked up each time. */
-#define GUESSES_MAX 64
-
-typedef struct JsonLevel JsonLevel;
-
-/* A name that somebody wants, in one level of the shape. */
-typedef struct JsonName
-{
-	char	   *text;			/* UTF-8 */
-	uint32		len;
-	bool		wanted;			/* its value, not only what is below it */
-	int			slot;			/* valid if wanted */
-	int			below_first;	/* slots below it: [below_first, below_end) */
-	int			below_end;
-	JsonLevel  *below;			/* NULL if nothing below it is wanted */
-	struct JsonName *next;
-} JsonName;
-
-/* The name that stood at this place in the last message. */
-typedef struct JsonGuess
-{
-	uint64		text[GUESS_WORDS];	/* the raw name and its closing quote */
-	uint64		mask[GUESS_WORDS];	/* 0xFF for each byte of it */
-	uint32		len;			/* bytes with the quote; 0 = too long */
-	JsonName   *name;			/* NULL: nobody wants it */
-} JsonGuess;
-
-struct JsonLevel
-{
-	JsonName   *first;			/* in order of addition */
-	JsonName   *last;
-	int			n_guesses;
-	JsonGuess	guesses[GUESSES_MAX];
-};
-
-struct WeirJsonShape
-{
-	JsonLevel  *top;
-	JsonName  **handles;		/* of each added path, its last name */
-	int			n_handles;
-	int			max_handles;
-	int			n_slots;
-	MemoryContext mcxt;
-};
 
 /* One document under way. */
 typedef struct JsonScan
@@ -109,116 +49,6 @@ typedef struct JsonScan
 
 static const char *scan_object(JsonScan *scan, JsonLevel *level,
 							   const char *p, int depth);
-
-/*
- * The shape
- */
-
-static JsonLevel *
-level_create(WeirJsonShape *shape)
-{
-	return (JsonLevel *) MemoryContextAllocZero(shape->mcxt, sizeof(JsonLevel));
-}
-
-/* Makes an empty shape in CurrentMemoryContext. */
-WeirJsonShape *
-weir_json_shape_create(void)
-{
-	WeirJsonShape *shape = palloc0(sizeof(WeirJsonShape));
-
-	shape->mcxt = CurrentMemoryContext;
-	shape->top = level_create(shape);
-	shape->max_handles = 16;
-	shape->handles = palloc(shape->max_handles * sizeof(JsonName *));
-	return shape;
-}
-
-/*
- * Adds a path: names from the outermost, in UTF-8.  Returns a handle for
- * weir_json_shape_slot().  Equal paths share a slot.
- */
-int
-weir_json_shape_add(WeirJsonShape *shape, const char *const *names,
-					int n_names)
-{
-	JsonLevel  *level = shape->top;
-	JsonName   *name = NULL;
-	int			i;
-
-	Assert(n_names > 0);
-	for (i = 0; i < n_names; i++)
-	{
-		uint32		len = strlen(names[i]);
-
-		if (i > 0)
-		{
-			if (name->below == NULL)
-				name->below = level_create(shape);
-			level = name->below;
-		}
-		for (name = level->first; name != NULL; name = name->next)
-		{
-			if (name->len == len && memcmp(name->text, names[i], len) == 0)
-				break;
-		}
-		if (name == NULL)
-		{
-			name = MemoryContextAllocZero(shape->mcxt, sizeof(JsonName));
-			name->text = MemoryContextStrdup(shape->mcxt, names[i]);
-			name->len = len;
-			if (level->last != NULL)
-				level->last->next = name;
-			else
-				level->first = name;
-			level->last = name;
-		}
-	}
-	name->wanted = true;
-
-	if (shape->n_handles == shape->max_handles)
-	{
-		shape->max_handles *= 2;
-		shape->handles = repalloc(shape->handles,
-								  shape->max_handles * sizeof(JsonName *));
-	}
-	shape->handles[shape->n_handles] = name;
-	return shape->n_handles++;
-}
-
-static void
-number_slots(WeirJsonShape *shape, JsonLevel *level)
-{
-	JsonName   *name;
-
-	for (name = level->first; name != NULL; name = name->next)
-	{
-		if (name->wanted)
-			name->slot = shape->n_slots++;
-		name->below_first = shape->n_slots;
-		if (name->below != NULL)
-			number_slots(shape, name->below);
-		name->below_end = shape->n_slots;
-	}
-}
-
-/* After the last path and before the first scan. */
-void
-weir_json_shape_finish(WeirJsonShape *shape)
-{
-	number_slots(shape, shape->top);
-}
-
-int
-weir_json_shape_slot(WeirJsonShape *shape, int handle)
-{
-	return shape->handles[handle]->slot;
-}
-
-int
-weir_json_shape_slots(WeirJsonShape *shape)
-{
-	return shape->n_slots;
-}
 
 /*
  * The scanner.  Each function takes the place where it begins and returns
@@ -244,9 +74,13 @@ fail_syntax(JsonScan *scan, const char *p)
 static inline const char *
 skip_space(const char *p, const char *end)
 {
-	while (p < end &&
-		   (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+	/* nearly always nothing or one space: one comparison a byte */
+	while (p < end && (unsigned char) *p <= ' ')
+	{
+		if (*p != ' ' && *p != '\n' && *p != '\r' && *p != '\t')
+			break;
 		p++;
+	}
 	return p;
 }
 
@@ -617,58 +451,6 @@ take_value(JsonScan *scan, JsonName *name, const char *p, int depth)
 	return p;
 }
 
-/* Looks a raw name up, in the slow way. */
-static JsonName *
-find_name(JsonLevel *level, const char *raw, uint32 len, bool escaped)
-{
-	JsonName   *name;
-	char	   *plain = NULL;
-
-	if (escaped)
-	{
-		WeirJsonFault ignored;
-		int			plain_len;
-
-		plain = palloc(len);
-		plain_len = weir_json_unescape(raw, len, plain, &ignored);
-		if (plain_len < 0)
-		{
-			/* not text, so not the name of a column */
-			pfree(plain);
-			return NULL;
-		}
-		raw = plain;
-		len = plain_len;
-	}
-	for (name = level->first; name != NULL; name = name->next)
-	{
-		if (name->len == len && memcmp(name->text, raw, len) == 0)
-			break;
-	}
-	if (plain != NULL)
-		pfree(plain);
-	return name;
-}
-
-static void
-learn_guess(JsonLevel *level, int place, const char *raw, uint32 len,
-			JsonName *name)
-{
-	JsonGuess  *guess = &level->guesses[place];
-
-	memset(guess, 0, sizeof(JsonGuess));
-	if (len < GUESS_BYTES)
-	{
-		/* the closing quote is in the message as well */
-		guess->len = len + 1;
-		memcpy(guess->text, raw, guess->len);
-		memset(guess->mask, 0xFF, guess->len);
-	}
-	guess->name = name;
-	if (place >= level->n_guesses)
-		level->n_guesses = place + 1;
-}
-
 /* Is the name at p (behind its opening quote) the guessed one? */
 static inline bool
 guess_holds(const JsonGuess *guess, const char *p, const char *end)
@@ -728,9 +510,9 @@ scan_object(JsonScan *scan, JsonLevel *level, const char *p, int depth)
 			p = scan_string(scan, p, &escaped);
 			if (p == NULL)
 				return NULL;
-			name = find_name(level, start, p - start, escaped);
+			name = weir_json_find_name(level, start, p - start, escaped);
 			if (place < GUESSES_MAX)
-				learn_guess(level, place++, start, p - start, name);
+				weir_json_learn_guess(level, place++, start, p - start, name);
 			p++;
 		}
 
@@ -793,105 +575,4 @@ weir_json_scan(WeirJsonShape *shape, const char *json, size_t len,
 		return fail(&scan, start, ERRCODE_INVALID_JSON_TEXT,
 					"not an object") != NULL;
 	return true;
-}
-
-/*
- * Unescaping, for strings that the scanner has accepted
- */
-
-static uint32
-hex4(const char *p)
-{
-	uint32		value = 0;
-	int			i;
-
-	for (i = 0; i < 4; i++)
-	{
-		char		c = p[i];
-
-		value = value << 4 | (is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
-	}
-	return value;
-}
-
-static int
-unescape_fault(WeirJsonFault *fault, int sqlstate, const char *reason)
-{
-	fault->sqlstate = sqlstate;
-	fault->reason = reason;
-	fault->offset = 0;
-	return -1;
-}
-
-/*
- * Writes the text of an escaped string to out, which has room for len bytes,
- * in UTF-8 and without a terminator.  Returns its length in bytes, or -1 with
- * the fault filled: 22P05 for \u0000, 22P02 for a surrogate without its pair.
- */
-int
-weir_json_unescape(const char *raw, uint32 len, char *out,
-				   WeirJsonFault *fault)
-{
-	const char *p = raw;
-	const char *end = raw + len;
-	char	   *o = out;
-
-	while (p < end)
-	{
-		const char *backslash = memchr(p, '\\', end - p);
-		uint32		c;
-
-		if (backslash == NULL)
-			backslash = end;
-		memcpy(o, p, backslash - p);
-		o += backslash - p;
-		p = backslash;
-		if (p >= end)
-			break;
-
-		p += 2;
-		switch (p[-1])
-		{
-			case 'b':
-				*o++ = '\b';
-				break;
-			case 'f':
-				*o++ = '\f';
-				break;
-			case 'n':
-				*o++ = '\n';
-				break;
-			case 'r':
-				*o++ = '\r';
-				break;
-			case 't':
-				*o++ = '\t';
-				break;
-			case 'u':
-				c = hex4(p);
-				p += 4;
-				if (is_utf16_surrogate_first(c))
-				{
-					if (end - p < 6 || p[0] != '\\' || p[1] != 'u' ||
-						!is_utf16_surrogate_second(hex4(p + 2)))
-						return unescape_fault(fault, ERRCODE_INVALID_TEXT_REPRESENTATION,
-											  "a high surrogate must be followed by a low one");
-					c = surrogate_pair_to_codepoint(c, hex4(p + 2));
-					p += 6;
-				}
-				else if (is_utf16_surrogate_second(c))
-					return unescape_fault(fault, ERRCODE_INVALID_TEXT_REPRESENTATION,
-										  "a low surrogate must follow a high one");
-				if (c == 0)
-					return unescape_fault(fault, ERRCODE_UNTRANSLATABLE_CHARACTER,
-										  "\\u0000 cannot be converted to text");
-				unicode_to_utf8(c, (unsigned char *) o);
-				o += pg_utf_mblen((unsigned char *) o);
-				break;
-			default:
-				*o++ = p[-1];	/* quote, backslash, slash */
-				break;
-		}
-	}
-	return o - out;
 }

@@ -47,7 +47,12 @@ begin(Writer *writer, Relation v)
 	writer->v = v;
 	writer->estate = CreateExecutorState();
 	writer->target = makeNode(ResultRelInfo);
-	InitResultRelInfo(writer->target, v, 1, NULL, 0);
+	/*
+	 * No range table stands behind it (index 0): the executor then takes all
+	 * indexes for unchanged by an update, which is a hint for their clean-up
+	 * only, and true of those that we make.
+	 */
+	InitResultRelInfo(writer->target, v, 0, NULL, 0);
 	ExecOpenIndices(writer->target, false);
 	writer->cid = GetCurrentCommandId(true);
 	writer->bulk = GetBulkInsertState();
@@ -153,6 +158,7 @@ delete_all(Writer *writer)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		delete_row(writer, &slot->tts_tid, &ignored);
 	}
 	table_endscan(scan);
@@ -189,6 +195,7 @@ weir_write_results(Relation v, WeirProjector *projector,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		row = weir_project(projector, table, group);
 		ItemPointerSetInvalid(&placements[i].result_tid);
 		if (row != NULL && placed)

@@ -15,6 +15,7 @@
 #include "runtime/worker.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "runtime/watchdog.h"
@@ -49,6 +50,11 @@ dead_letter(WeirRun *run, const WeirMessage *message, WeirBooks *books,
 	letter->offset = message->offset;
 	letter->sqlstate = sqlstate;
 	letter->message = pstrdup(text);
+	/* a text of some other library's could quote broken bytes */
+	if (!pg_verifymbstr(letter->message, strlen(letter->message), true))
+		for (char *c = letter->message; *c != '\0'; c++)
+			if (IS_HIGHBIT_SET(*c))
+				*c = '?';
 	if (message->payload != NULL)
 	{
 		letter->payload_len = (int) Min(message->len, PAYLOAD_CAP);
@@ -75,6 +81,7 @@ stop_at(WeirRun *run, const WeirMessage *message, int sqlstate,
 							 (long long) message->offset, message->partition);
 	error->hint = pstrdup("Set weir.on_error = 'dead_letter' on the view to skip such messages, then call weir.resume.");
 	run->stop = error;
+	run->needs_person = true;
 	MemoryContextSwitchTo(old);
 }
 
@@ -226,7 +233,7 @@ evaluate_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 		if (books == NULL)
 			continue;
 
-		weir_watchdog_progress();
+		weir_progress++;
 		switch (batch->verdicts[i])
 		{
 			case WEIR_SKIP:

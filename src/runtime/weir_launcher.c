@@ -219,10 +219,9 @@ reap_and_start(int i)
 		slot->latch = NULL;
 		slot->state = slot->done ? WEIR_SLOT_FREE : WEIR_SLOT_WANTED;
 		if (slot->done)
-		{
 			child->backoff_ms = 0;
-			slot_freed = true;
-		}
+		/* the group may be gone, with its database even: look again */
+		slot_freed = true;
 		LWLockRelease(weir_shared->lock);
 		ConditionVariableBroadcast(&weir_shared->answered);
 	}
@@ -329,7 +328,10 @@ weir_launcher_main(Datum arg)
 		for (int i = 0; i < weir_shared->n_slots; i++)
 			reap_and_start(i);
 
-		if (!slot_freed)
+		/* a scout may have eaten the nudge of a newer generation */
+		if (!slot_freed &&
+			(!weir_enabled ||
+			 scouted == pg_atomic_read_u64(&weir_shared->generation)))
 			(void) WaitLatch(MyLatch,
 							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 next_due(next_scout), PG_WAIT_EXTENSION);
