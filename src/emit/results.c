@@ -196,12 +196,9 @@ weir_write_results(Relation v, WeirProjector *projector,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
-<<<<<<< HEAD
 		weir_progress++;
-=======
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
->>>>>>> h/bench
 		row = weir_project(projector, table, group);
 		ItemPointerSetInvalid(&placements[i].result_tid);
 		if (row != NULL && placed)

@@ -81,12 +81,9 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
-<<<<<<< HEAD
 		weir_progress++;
-=======
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
->>>>>>> h/bench
 		if (ItemPointerIsValid((ItemPointer) &group->state_tid))
 		{
 			ItemPointerData old = group->state_tid;

@@ -67,16 +67,6 @@ stage_everything(WeirRun *run, Staged *staged)
 }
 
 /*
-<<<<<<< HEAD
- * Locks v and its state table, then looks at the definition, in that order.
- * A rebuild truncates the state table, which waits for us, or we for it.
- * Looking first would lose the rebuild:
- *
- *	1. We see the old epoch.
- *	2. The rebuild empties the states, resets the positions and commits.
- *	3. We write one interval's states and the old positions over that.
- */
-=======
  * Where a group comes in the order of writing: groups that have a row by its
  * place, so that each page is visited once; then new ones by their keys, so
  * that neighbours in the index come one after the other.
@@ -133,7 +123,15 @@ order_groups(const WeirRun *run, Staged *staged)
 	pfree(turns);
 }
 
->>>>>>> h/bench
+/*
+ * Locks v and its state table, then looks at the definition, in that order.
+ * A rebuild truncates the state table, which waits for us, or we for it.
+ * Looking first would lose the rebuild:
+ *
+ *	1. We see the old epoch.
+ *	2. The rebuild empties the states, resets the positions and commits.
+ *	3. We write one interval's states and the old positions over that.
+ */
 static Relation
 open_view(WeirRun *run, Relation *state_table)
 {
