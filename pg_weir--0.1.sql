@@ -290,7 +290,7 @@ FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
 WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
 
--- As of the last commit.  groups_in_memory is for weir.live_stats() to fill.
+-- As of the last commit.  All groups are in memory and on disk.
 -- commit_ms is the sum over all commits.
 CREATE VIEW weir.stat_views WITH (security_barrier) AS
 SELECT d.view::pg_catalog.regclass AS view,
@@ -300,7 +300,7 @@ SELECT d.view::pg_catalog.regclass AS view,
 	0::pg_catalog.int8 AS late_side,
 	0::pg_catalog.int8 AS late_dropped,
 	p.dead_letters,
-	NULL::pg_catalog.int8 AS groups_in_memory,
+	s.groups AS groups_in_memory,
 	s.groups AS groups_on_disk,
 	s.state_bytes,
 	s.commits,

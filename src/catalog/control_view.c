@@ -4,10 +4,10 @@
  *	  weir.pause, weir.resume, weir.rebuild, weir.definition.
  *
  * The first three write down what is to be and wake the worker at commit; none
- * of them waits for it.  They update the view's row in weir_data.views first
- * of all: the worker's commit locks that row, so from then on its positions
- * stand still, and the next commit finds a new epoch or `paused` and drops
- * what it has in memory.
+ * of them waits for it.  They update the view's row in weir_data.views: the
+ * first commit of the worker to see the new row finds a new epoch or `paused`
+ * and drops what it has in memory.  A rebuild also truncates the states, which
+ * the worker's commit has locked by then, so it has all of a commit or none.
  *
  * Only the owner of v may use them.  weir.definition is for everybody, as
  * pg_get_viewdef() is.

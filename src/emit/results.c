@@ -158,6 +158,7 @@ delete_all(Writer *writer)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		delete_row(writer, &slot->tts_tid, &ignored);
 	}
 	table_endscan(scan);
@@ -194,6 +195,7 @@ weir_write_results(Relation v, WeirProjector *projector,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		row = weir_project(projector, table, group);
 		ItemPointerSetInvalid(&placements[i].result_tid);
 		if (row != NULL && placed)

@@ -82,6 +82,7 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		if (ItemPointerIsValid((ItemPointer) &group->state_tid))
 		{
 			ItemPointerData old = group->state_tid;
