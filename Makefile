@@ -81,7 +81,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble decode definition_language view_ddl view_options
+REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif
@@ -89,6 +89,9 @@ REGRESS_OPTS = --inputdir=$(srcdir)
 
 ISOLATION = view_create view_control
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
+
+# Isolation specs cannot read the environment; they find the broker here.
+installcheck: export PGOPTIONS := $(PGOPTIONS) -c weir_test.bootstrap=$(WEIR_BOOTSTRAP)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)

@@ -206,6 +206,7 @@ COMMENT ON FUNCTION weir.definition(regclass) IS 'the query of a continuous view
 CREATE FUNCTION weir.worker_pid(view regclass) RETURNS integer
 AS 'MODULE_PATHNAME', 'weir_worker_pid'
 LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
 -- Everybody may read these; each shows what the reader may see: views that he
 -- may SELECT from, and payloads of views whose owner he is.  The barrier keeps
 -- functions in his WHERE clause away from the rest.
@@ -216,14 +217,21 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'weir_definitions'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
 
+CREATE FUNCTION weir_data.strays() RETURNS SETOF oid
+AS 'MODULE_PATHNAME', 'weir_strays'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
 CREATE FUNCTION weir_data.now() RETURNS timestamptz
 AS 'MODULE_PATHNAME', 'weir_sql_now'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
 
--- What keeps a view from going on without being its own fault comes second:
--- a stall is reported first.  Once weir.worker_pid(oid) exists, a view that no
--- worker serves is told here, beside weir.enabled.
+-- A view that does not move says why: its own stall first, then what somebody
+-- has asked for, then what the server lacks.
+--
+-- The privilege is looked at outside of the UNION: a barrier does not hold
+-- between a reader's function and conditions inside of its arms.
 CREATE VIEW weir.views WITH (security_barrier) AS
+SELECT * FROM (
 SELECT d.view::pg_catalog.regclass AS view,
 	CASE WHEN s.sqlstate IS NOT NULL THEN 'stalled'
 		 WHEN d.paused THEN 'paused'
@@ -231,19 +239,36 @@ SELECT d.view::pg_catalog.regclass AS view,
 	s.sqlstate,
 	CASE WHEN s.sqlstate IS NOT NULL THEN s.message
 		 WHEN d.paused THEN NULL
-		 WHEN NOT e.enabled THEN 'weir.enabled is off' END AS message,
+		 ELSE h.message END AS message,
 	s.detail,
 	CASE WHEN s.sqlstate IS NOT NULL THEN s.hint
 		 WHEN d.paused THEN 'Call weir.resume() to let it go on.'
-		 WHEN NOT e.enabled THEN 'Set weir.enabled to on and reload the configuration.' END AS hint,
+		 ELSE h.hint END AS hint,
 	NULL::pg_catalog.timestamptz AS watermark,
 	NULL::pg_catalog.text AS held_by,
 	NULL::pg_catalog.text AS channel,
 	s.last_commit
 FROM weir_data.definitions() d
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
-	CROSS JOIN (SELECT COALESCE(pg_catalog.current_setting('weir.enabled', true), 'on')::pg_catalog.bool) e(enabled)
-WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
+	LEFT JOIN LATERAL (SELECT * FROM (VALUES
+		(pg_catalog.pg_is_in_recovery(),
+		 'a standby does not ingest',
+		 'The view shows what the primary has committed.'),
+		(NOT pg_catalog.current_setting('weir.enabled')::pg_catalog.bool,
+		 'weir.enabled is off',
+		 'Set weir.enabled to on and reload the configuration.'),
+		(weir.worker_pid(d.view) IS NULL,
+		 'no worker serves the view now',
+		 'One starts within seconds, unless weir.max_workers or max_worker_processes are used up; see the server log.')
+		) w(applies, message, hint) WHERE w.applies LIMIT 1) h ON true
+UNION ALL
+SELECT t.view::pg_catalog.regclass, 'stalled', '55000',
+	'the view came with a copy of another database', NULL,
+	'Call weir.resume() to let it go on here from where it stood.',
+	NULL, NULL, NULL, NULL
+FROM weir_data.strays() t(view)
+) v
+WHERE pg_catalog.has_table_privilege(v.view, 'SELECT');
 
 -- lag counts offsets, of which compaction and transactions leave some empty.
 -- lag_seconds: how long ago the broker took the last message that was read.
@@ -265,7 +290,7 @@ FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
 WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
 
--- As of the last commit.  groups_in_memory is for weir.live_stats() to fill.
+-- As of the last commit.  All groups are in memory and on disk.
 -- commit_ms is the sum over all commits.
 CREATE VIEW weir.stat_views WITH (security_barrier) AS
 SELECT d.view::pg_catalog.regclass AS view,
@@ -275,7 +300,7 @@ SELECT d.view::pg_catalog.regclass AS view,
 	0::pg_catalog.int8 AS late_side,
 	0::pg_catalog.int8 AS late_dropped,
 	p.dead_letters,
-	NULL::pg_catalog.int8 AS groups_in_memory,
+	s.groups AS groups_in_memory,
 	s.groups AS groups_on_disk,
 	s.state_bytes,
 	s.commits,

@@ -293,6 +293,10 @@ SELECT source, views FROM weir.stat_sources;
 CREATE FUNCTION pg_temp.peep(regclass) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS
 	$$ BEGIN RAISE NOTICE 'saw %', $1; RETURN true; END $$;
 SELECT view FROM weir.views WHERE pg_temp.peep(view);
+SELECT DISTINCT view FROM weir.partitions WHERE pg_temp.peep(view);
+SELECT view FROM weir.stat_views WHERE pg_temp.peep(view);
+SELECT source FROM weir.stat_sources WHERE pg_temp.peep(source);
+SELECT view FROM weir.dead_letters WHERE pg_temp.peep(view);
 RESET ROLE;
 
 -- The source is not dropped under a view.
@@ -304,7 +308,9 @@ ALTER FOREIGN TABLE clicks ALTER COLUMN amount TYPE float8;
 \set VERBOSITY default
 ALTER FOREIGN TABLE clicks DROP COLUMN user_id;
 RESET ROLE;
+\set VERBOSITY terse
 DROP EXTENSION pg_weir;
+\set VERBOSITY default
 
 -- With CASCADE it is, and nothing stays behind, whatever the way.
 SET client_min_messages = warning;

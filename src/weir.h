@@ -68,6 +68,12 @@ extern TimestampTz weir_now(void);
 extern void weir_wake_at_commit(void);
 
 /*
+ * Counts whatever is evidence that user code comes back: a row decoded, folded
+ * or emitted.  runtime/watchdog.c looks at it.
+ */
+extern volatile uint64 weir_progress;
+
+/*
  * Fault points: named places at which a WEIR_TEST build raises, kills itself,
  * sleeps or pretends that the disk is full, as the setting weir.fault asks.
  */

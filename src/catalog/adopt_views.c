@@ -18,8 +18,10 @@
  * the row stays as it is, without an error, for a restore may still be under
  * way.  The trigger is its last step, and ddl_hook.c wakes the worker then.
  *
- * Runs in the worker before it reads definitions, in a transaction of its own.
- * It does not touch positions: for Kafka they mean the same in every cluster.
+ * Runs in the worker before it reads definitions, in a transaction of its own,
+ * and in weir.resume(): a database cloned with TEMPLATE carries no mark for the
+ * launcher, so that no worker comes until somebody asks.  Until then weir.views
+ * shows the stray views as stalled.  It does not touch positions: for Kafka they mean the same in every cluster.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,11 +36,15 @@
 #include "catalog/pg_depend.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(weir_strays);
 
 /* A row that may be adopted; the relations exist. */
 typedef struct Candidate
@@ -134,7 +140,8 @@ find_candidates(MemoryContext result_context)
 
 /*
  * The place of v's rows was noted by file node, which may be the same here by
- * accident: forgotten, so that the worker finds each row again by its key.
+ * accident.  So it becomes 1, which no table of users has, and the worker finds
+ * each row again by its key.  NULL, a view without rows, stays NULL.
  */
 static void
 adopt(const Candidate *candidate)
@@ -147,8 +154,8 @@ adopt(const Candidate *candidate)
 
 	weir_sql("UPDATE weir_data.views SET relid = $2, home = $3"
 			 " WHERE id OPERATOR(pg_catalog.=) $1", 3, types, values);
-	weir_sql("UPDATE weir_data.status SET filenode = NULL"
-			 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
+	weir_sql("UPDATE weir_data.status SET filenode = 1"
+			 " WHERE filenode IS NOT NULL AND view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 
 	/* CREATE DATABASE ... TEMPLATE has copied them */
 	if (!weir_is_internal_part(candidate->query_view, candidate->relid))
@@ -187,4 +194,29 @@ weir_catalog_adopt(void)
 	}
 	weir_sql_end(&scope);
 	return n;
+}
+
+/* SETOF oid: the tables of views that wait to be adopted. */
+Datum
+weir_strays(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	WeirSqlScope scope;
+	List	   *candidates;
+	ListCell   *lc;
+	MemoryContext context = CurrentMemoryContext;
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	weir_sql_begin(&scope);
+	candidates = find_candidates(context);
+	weir_sql_end(&scope);
+	foreach(lc, candidates)
+	{
+		Candidate  *candidate = lfirst(lc);
+		Datum		values[1] = {ObjectIdGetDatum(candidate->relid)};
+		bool		nulls[1] = {false};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }

@@ -4,10 +4,10 @@
  *	  weir.pause, weir.resume, weir.rebuild, weir.definition.
  *
  * The first three write down what is to be and wake the worker at commit; none
- * of them waits for it.  They update the view's row in weir_data.views first
- * of all: the worker's commit locks that row, so from then on its positions
- * stand still, and the next commit finds a new epoch or `paused` and drops
- * what it has in memory.
+ * of them waits for it.  They update the view's row in weir_data.views: the
+ * first commit of the worker to see the new row finds a new epoch or `paused`
+ * and drops what it has in memory.  A rebuild also truncates the states, which
+ * the worker's commit has locked by then, so it has all of a commit or none.
  *
  * Only the owner of v may use them.  weir.definition is for everybody, as
  * pg_get_viewdef() is.
@@ -19,7 +19,9 @@
 #include "catalog/view_ddl.h"
 
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -63,6 +65,25 @@ get_view(Oid relid)
 	return view;
 }
 
+/*
+ * A view that came with a copy of another database is nobody's yet, and its
+ * owner says with weir.resume() that it shall go on here.  The worker could
+ * adopt the same view at the same time; both would write the same.
+ */
+static void
+adopt_stray(Oid relid)
+{
+	if (get_rel_name(relid) != NULL &&
+		weir_owns_relation(relid, GetUserId()) &&
+		weir_catalog_view(relid) == NULL &&
+		OidIsValid(get_trigger_oid(relid, WEIR_READ_ONLY_TRIGGER, true)))
+	{
+		PreventCommandIfReadOnly("weir.resume()");
+		(void) weir_catalog_adopt();
+		CommandCounterIncrement();
+	}
+}
+
 /* Raises unless the user may change the view; locks it against DDL. */
 static WeirViewDef *
 get_view_to_control(Oid relid, const char *function)
@@ -104,11 +125,14 @@ weir_pause(PG_FUNCTION_ARGS)
 Datum
 weir_resume(PG_FUNCTION_ARGS)
 {
-	WeirViewDef *view = get_view_to_control(PG_GETARG_OID(0), "weir.resume()");
+	WeirViewDef *view;
 	WeirSqlScope scope;
 	Oid			types[] = {TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(view->id)};
+	Datum		values[1];
 
+	adopt_stray(PG_GETARG_OID(0));
+	view = get_view_to_control(PG_GETARG_OID(0), "weir.resume()");
+	values[0] = CStringGetTextDatum(view->id);
 	weir_sql_begin(&scope);
 	weir_sql("UPDATE weir_data.views SET paused = false"
 			 " WHERE id OPERATOR(pg_catalog.=) $1", 1, types, values);

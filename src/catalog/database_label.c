@@ -9,7 +9,8 @@
  * catalog, and dies with the database.
  *
  * Inserting into weir_data.views sets it, by a trigger and not by CREATE's
- * code, because restoring a dump inserts there too.  Dropping the last view
+ * code, because restoring a dump inserts there too; so does an update, by which
+ * weir.resume() adopts the views of a cloned database.  Dropping the last view
  * leaves it, which costs the launcher one look; dropping the extension removes
  * it.
  *
@@ -94,7 +95,7 @@ weir_views_changed(PG_FUNCTION_ARGS)
 				 errmsg("function \"%s\" was not called by trigger manager",
 						"views_changed"),
 				 errhint("It belongs to weir_data.views.")));
-	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+	if (!TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		ensure_label();
 	weir_wake_at_commit();
 	return PointerGetDatum(NULL);

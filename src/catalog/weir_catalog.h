@@ -8,10 +8,11 @@
  *
  *	1. v itself, RowExclusiveLock or stronger.  DROP TABLE v holds it before
  *	   all the rest, so whoever begins elsewhere can meet it head on.
- *	2. The row of weir_data.views.  A worker's commit locks it FOR SHARE and
- *	   compares epoch; DDL and the control functions update or delete it, and
- *	   so wait for the commit under way and hold up the next.
- *	3. weir_data.state_<id>.
+ *	2. The row of weir_data.views: DDL and the control functions update or
+ *	   delete it.  A worker reads it without a lock.
+ *	3. weir_data.state_<id>.  A worker's commit holds RowExclusiveLock on it
+ *	   before it compares the epoch of 2; a rebuild truncates it, and so waits
+ *	   for the commit under way and holds up the next.
  *	4. The rows of status, positions and dead_letters.
  *
  *-------------------------------------------------------------------------

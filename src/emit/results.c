@@ -157,6 +157,7 @@ delete_all(Writer *writer)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		delete_row(writer, &slot->tts_tid, &ignored);
 	}
 	table_endscan(scan);
@@ -208,6 +209,7 @@ weir_write_results(Relation v, WeirProjector *projector,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
 		if (placed)

@@ -96,6 +96,7 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
 		if (ItemPointerIsValid((ItemPointer) &group->state_tid))

@@ -101,8 +101,8 @@ static void put_surroundings(WeirEncoder *encoder, TupleTableSlot *slot,
 static void put_headers(Jsonb *jsonb, WeirOutMessage *message);
 
 /*
- * Errors: those of weir_decoder_check, and 22023 when the columns do not suit
- * the format.
+ * Errors: those of weir_decoder_check (which also sees to it that text and
+ * bytes have one value column), and 22023 when two columns claim one place.
  */
 WeirEncoder *
 weir_encoder_create(Oid foreign_table, TupleDesc desc)
@@ -150,14 +150,6 @@ weir_encoder_create(Oid foreign_table, TupleDesc desc)
 		}
 	}
 
-	if ((encoder->format == 't' || encoder->format == 'b') &&
-		list_length(encoder->columns) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("foreign table \"%s\" must have one value column to be written in this format",
-						get_rel_name(foreign_table)),
-				 errdetail("Formats text and bytes hold one value; the table has %d columns without the option \"metadata\".",
-						   list_length(encoder->columns))));
 	return encoder;
 }
 

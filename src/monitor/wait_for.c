@@ -67,8 +67,11 @@ get_view(Oid relid)
 	return def;
 }
 
-/* Raises the stall of a view, if it has one. */
-static void
+/*
+ * Raises the stall of a view, if it has one.  A broker that is away (class 08)
+ * may come back before the time is up: then the message is returned instead.
+ */
+static char *
 check_stall(const char *view_id)
 {
 	Oid			types[] = {TEXTOID};
@@ -95,6 +98,8 @@ check_stall(const char *view_id)
 				fields[i] = MemoryContextStrdup(caller, field);
 		}
 	SPI_finish();
+	if (fields[0] != NULL && strncmp(fields[0], "08", 2) == 0)
+		return fields[1];
 	if (fields[0] != NULL)
 		ereport(ERROR,
 				(errcode(MAKE_SQLSTATE(fields[0][0], fields[0][1], fields[0][2],
@@ -102,12 +107,17 @@ check_stall(const char *view_id)
 				 errmsg_internal("%s", fields[1] ? fields[1] : "the view is stalled"),
 				 fields[2] ? errdetail_internal("%s", fields[2]) : 0,
 				 fields[3] ? errhint("%s", fields[3]) : 0));
+	return NULL;
 }
 
-/* weir_data is the extension's: look with its owner's eyes. */
-static void
+/*
+ * Raises what keeps the view from getting there; returns what may pass, or
+ * NULL.  weir_data is the extension's: look with its owner's eyes.
+ */
+static char *
 check_view(Oid relid)
 {
+	char	   *trouble;
 	WeirViewDef *def = get_view(relid);
 	Oid			save_user;
 	int			save_context;
@@ -124,8 +134,9 @@ check_view(Oid relid)
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(weir_extension_owner(),
 						   save_context | SECURITY_LOCAL_USERID_CHANGE);
-	check_stall(def->id);
+	trouble = check_stall(def->id);
 	SetUserIdAndSecContext(save_user, save_context);
+	return trouble;
 }
 
 static void
@@ -190,18 +201,20 @@ weir_wait_for(PG_FUNCTION_ARGS)
 		for (;;)
 		{
 			bool		held;
+			char	   *trouble;
 
 			SpinLockAcquire(&wait->mutex);
 			held = wait->state == WEIR_WAIT_HELD;
 			SpinLockRelease(&wait->mutex);
 			if (held)
 				break;
-			check_view(relid);
+			trouble = check_view(relid);
 			if (GetCurrentTimestamp() >= give_up)
 				ereport(ERROR,
 						(errcode(ERRCODE_QUERY_CANCELED),
 						 errmsg("continuous view \"%s\" has not reached the end of its source in time",
 								get_rel_name(relid)),
+						 trouble ? errdetail_internal("%s", trouble) : 0,
 						 errhint("weir.partitions shows how far it is.")));
 			nudge_worker(def->source);
 			(void) ConditionVariableTimedSleep(&weir_shared->answered,

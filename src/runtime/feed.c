@@ -28,6 +28,7 @@
 #define OPEN_TIMEOUT_MS 5000
 #define LOOK_TIMEOUT_MS 1000
 #define LOOK_EVERY_MS 30000
+#define LOOK_IN_TROUBLE_MS 3000
 
 static void
 stop_run(WeirRun *run, int sqlstate, const char *message, const char *detail)
@@ -41,7 +42,9 @@ stop_run(WeirRun *run, int sqlstate, const char *message, const char *detail)
 	run->stop->sqlerrcode = sqlstate;
 	run->stop->message = pstrdup(message);
 	run->stop->detail = pstrdup(detail);
-	run->stop->hint = pstrdup("If the messages are lost for good, run weir.rebuild(view, accept_loss => true).");
+	run->needs_person = sqlstate == ERRCODE_DATA_EXCEPTION;
+	if (run->needs_person)
+		run->stop->hint = pstrdup("If the messages are lost for good, run weir.rebuild(view, accept_loss => true).");
 	MemoryContextSwitchTo(old);
 }
 
@@ -117,7 +120,11 @@ make_batch(WeirFeed *feed)
 										ALLOCSET_DEFAULT_SIZES);
 }
 
-/* The decoder extracts what any of the views reads. */
+/*
+ * The decoder extracts what any of the views reads.  What it cannot decode may
+ * be good for a view that reads less, and whom a view shares its feed with must
+ * not show in its rows: such a view has a decoder of its own, for bad messages.
+ */
 static void
 make_decoder(WeirFeed *feed)
 {
@@ -130,6 +137,16 @@ make_decoder(WeirFeed *feed)
 	MemoryContextReset(feed->decoder_mcxt);
 	feed->decoder = weir_decoder_create(feed->stream, feed->desc, wanted,
 										feed->decoder_mcxt);
+	foreach(cell, feed->runs)
+	{
+		WeirRun    *run = lfirst(cell);
+
+		run->decoder = NULL;
+		if (!bms_equal(run->plan->wanted, wanted))
+			run->decoder = weir_decoder_create(feed->stream, feed->desc,
+											   run->plan->wanted,
+											   feed->decoder_mcxt);
+	}
 	memset(feed->batch.nulls, true,
 		   sizeof(bool) * WEIR_BATCH_ROWS * feed->batch.natts);
 }
@@ -145,6 +162,7 @@ weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 
 	feed->mcxt = mcxt;
 	feed->stream = stream;
+	feed->name = get_rel_name(stream);
 	feed->owner = first->def->owner;
 	feed->settings = copyObject(first->def->settings);
 	feed->desc = CreateTupleDescCopy(desc);
@@ -163,7 +181,7 @@ weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 			ereport(ERROR,
 					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 					 errmsg("the Kafka broker of \"%s\" does not answer",
-							get_rel_name(stream)),
+							feed->name),
 					 errhint("pg_weir tries again by itself.")));
 		feed->n_partitions = n;
 		feed->next = palloc(sizeof(int64) * Max(n, 1));
@@ -270,6 +288,27 @@ check_fingerprints(WeirFeed *feed, const WeirMessage *message)
 	}
 }
 
+/* The client reconnects by itself; the views say meanwhile what is wrong. */
+static void
+note_trouble(WeirFeed *feed, const WeirMessage *message)
+{
+	MemoryContext old;
+
+	if (feed->trouble != NULL)
+		return;
+	ereport(LOG,
+			(errcode(message->sqlstate),
+			 errmsg("source of \"%s\": %s", feed->name, message->payload)));
+	old = MemoryContextSwitchTo(feed->mcxt);
+	feed->trouble = palloc0(sizeof(ErrorData));
+	feed->trouble->sqlerrcode = message->sqlstate;
+	feed->trouble->message = pstrdup(message->payload);
+	feed->trouble->hint = pstrdup("pg_weir tries again by itself.");
+	feed->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  LOOK_IN_TROUBLE_MS);
+	MemoryContextSwitchTo(old);
+}
+
 int
 weir_feed_poll(WeirFeed *feed)
 {
@@ -301,6 +340,7 @@ weir_feed_poll(WeirFeed *feed)
 						}
 					}
 					feed->next[p] = message->offset + 1;
+					feed->trouble = NULL;
 				}
 				break;
 			case WEIR_END_OF_PARTITION:
@@ -315,11 +355,7 @@ weir_feed_poll(WeirFeed *feed)
 				break;
 			case WEIR_SOURCE_ERROR:
 				if (message->transient)
-					ereport(LOG,
-							(errcode(message->sqlstate),
-							 errmsg("source of \"%s\": %s",
-									get_rel_name(feed->stream),
-									message->payload)));
+					note_trouble(feed, message);
 				else
 					foreach(cell, feed->runs)
 						stop_run(lfirst(cell), message->sqlstate,
@@ -341,7 +377,7 @@ decode_from(WeirFeed *feed, volatile int *at)
 
 		if (batch->messages[i].kind != WEIR_RECORD)
 			continue;
-		weir_watchdog_progress();
+		weir_progress++;
 		batch->verdicts[i] = weir_decode(feed->decoder, &batch->messages[i],
 										 batch->values + (Size) i * batch->natts,
 										 batch->nulls + (Size) i * batch->natts,
@@ -409,9 +445,12 @@ weir_feed_look(WeirFeed *feed)
 	int			n;
 	int			old_n = feed->n_partitions;
 
-	feed->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  LOOK_EVERY_MS);
 	ranges = weir_kafka_ranges(feed->consumer, LOOK_TIMEOUT_MS, &n);
+	if (ranges != NULL)
+		feed->trouble = NULL;
+	feed->next_look =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									feed->trouble ? LOOK_IN_TROUBLE_MS : LOOK_EVERY_MS);
 	if (ranges == NULL || n <= old_n)
 		return;
 

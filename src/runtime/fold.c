@@ -15,6 +15,7 @@
 #include "runtime/worker.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "runtime/watchdog.h"
@@ -50,6 +51,11 @@ dead_letter(WeirRun *run, const WeirMessage *message, WeirBooks *books,
 	letter->offset = message->offset;
 	letter->sqlstate = sqlstate;
 	letter->message = pstrdup(text);
+	/* a text of some other library's could quote broken bytes */
+	if (!pg_verifymbstr(letter->message, strlen(letter->message), true))
+		for (char *c = letter->message; *c != '\0'; c++)
+			if (IS_HIGHBIT_SET(*c))
+				*c = '?';
 	if (message->payload != NULL)
 	{
 		letter->payload_len = (int) Min(message->len, PAYLOAD_CAP);
@@ -76,6 +82,7 @@ stop_at(WeirRun *run, const WeirMessage *message, int sqlstate,
 							 (long long) message->offset, message->partition);
 	error->hint = pstrdup("Set weir.on_error = 'dead_letter' on the view to skip such messages, then call weir.resume.");
 	run->stop = error;
+	run->needs_person = true;
 	MemoryContextSwitchTo(old);
 }
 
@@ -202,6 +209,25 @@ advance_position(WeirRun *run, WeirBooks *books, int64 position)
 }
 
 /*
+ * What the message is to this view; *error is set when it is bad.  The feed's
+ * decoder read columns for all its views: one that the view does not read is no
+ * reason to lose the row.  Input functions may raise.
+ */
+static WeirVerdict
+judge(WeirRun *run, const WeirBatch *batch, int row, WeirDecodeError *error)
+{
+	Size		at = (Size) row * batch->natts;
+
+	if (batch->verdicts[row] != WEIR_BAD)
+		return batch->verdicts[row];
+	*error = batch->errors[row];
+	if (run->decoder == NULL)
+		return WEIR_BAD;
+	return weir_decode(run->decoder, &batch->messages[row], batch->values + at,
+					   batch->nulls + at, error);
+}
+
+/*
  * Evaluates messages from *at on.  *at is kept up to date, for the caller that
  * catches an error of row *at; returns false when the view stops.
  */
@@ -212,6 +238,7 @@ evaluate_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 	{
 		int			i = *at;
 		const WeirMessage *message = &batch->messages[i];
+		WeirDecodeError error;
 		WeirBooks  *books;
 
 		if (message->kind == WEIR_END_OF_PARTITION)
@@ -228,15 +255,15 @@ evaluate_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 		if (books == NULL)
 			continue;
 
-		weir_watchdog_progress();
-		switch (batch->verdicts[i])
+		weir_progress++;
+		switch (judge(run, batch, i, &error))
 		{
 			case WEIR_SKIP:
 				books->tombstones++;
 				break;
 			case WEIR_BAD:
-				if (!bad_row(run, message, books, batch->errors[i].sqlstate,
-							 batch->errors[i].message))
+				if (!bad_row(run, message, books, error.sqlstate,
+							 error.message))
 					return false;
 				break;
 			case WEIR_ROW:

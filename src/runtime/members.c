@@ -6,8 +6,8 @@
  * A view that fails does so alone: its memory is thrown away, the error becomes
  * its stall, and it is opened again from its last commit, after a second at
  * first and half a minute at most.  What needs a person (a gap, on_error =
- * 'stop') meets the same error again at the price of one look; a change of any
- * definition, weir.resume among them, tries all of them at once.
+ * 'stop') waits for one; a change of any definition, weir.resume among them,
+ * tries all of them at once.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -231,6 +232,80 @@ weir_members_reload(WeirWorker *worker)
 	MemoryContextSwitchTo(caller);
 }
 
+/* ------------------------------------------------------------- privileges */
+
+/* A GRANT or REVOKE on the stream or its server shows as an invalidation. */
+static bool privileges_touched = false;
+static Oid	watched_stream = InvalidOid;
+
+static void
+relation_invalidated(Datum arg, Oid relid)
+{
+	if (relid == watched_stream || !OidIsValid(relid))
+		privileges_touched = true;
+}
+
+static void
+catalog_invalidated(Datum arg, int cache, uint32 hash)
+{
+	privileges_touched = true;
+}
+
+static void
+watch_privileges(Oid stream)
+{
+	watched_stream = stream;
+	CacheRegisterRelcacheCallback(relation_invalidated, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, catalog_invalidated,
+								  (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalog_invalidated,
+								  (Datum) 0);
+}
+
+void
+weir_members_check_privileges(WeirWorker *worker)
+{
+	List	   *members;
+	ListCell   *cell;
+
+	if (!OidIsValid(watched_stream))
+		watch_privileges(worker->stream);
+	if (!privileges_touched)
+		return;
+	privileges_touched = false;
+	members = list_copy(worker->members);
+	foreach(cell, members)
+	{
+		WeirMember *member = lfirst(cell);
+		MemoryContext caller = CurrentMemoryContext;
+
+		if (member->run == NULL)
+			continue;
+		PG_TRY();
+		{
+			StartTransactionCommand();
+			PushActiveSnapshot(GetTransactionSnapshot());
+			weir_check_source_privileges(weir_catalog_query(member->def->query_view),
+										 member->def->owner);
+			PopActiveSnapshot();
+			CommitTransactionCommand();
+			MemoryContextSwitchTo(caller);
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error;
+
+			MemoryContextSwitchTo(caller);
+			error = CopyErrorData();
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(caller);
+			weir_members_fail(worker, member->run, error);
+		}
+		PG_END_TRY();
+	}
+}
+
 /* --------------------------------------------------------------- failures */
 
 /* The stall is recorded if it can be; the log has it anyhow. */
@@ -267,10 +342,11 @@ member_of(WeirWorker *worker, WeirRun *run)
 }
 
 static void
-put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error)
+put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error,
+		  bool needs_person)
 {
-	member->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   member->backoff_ms);
+	member->retry_at = needs_person ? DT_NOEND :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), member->backoff_ms);
 	member->backoff_ms = Min(member->backoff_ms * 2, LAST_BACKOFF_MS);
 
 	/* dropped, paused or altered beneath us: the reload will tell */
@@ -290,7 +366,7 @@ weir_members_fail(WeirWorker *worker, WeirRun *run, ErrorData *error)
 	WeirMember *member = member_of(worker, run);
 
 	close_run(worker, member);
-	put_aside(worker, member, error);
+	put_aside(worker, member, error, false);
 }
 
 void
@@ -304,7 +380,8 @@ weir_members_fail_commit(WeirWorker *worker, WeirRun *run, ErrorData *error)
 			/* memory is as it was: read no more, and try the commit again */
 			run->blocked = true;
 			run->last_commit = GetCurrentTimestamp();
-			record_stall(member_of(worker, run), error);
+			if (!member_of(worker, run)->stalled)
+				record_stall(member_of(worker, run), error);
 			break;
 		default:
 			weir_members_fail(worker, run, error);
@@ -327,18 +404,25 @@ weir_members_stop(WeirWorker *worker)
 			continue;
 		if (member->run->stop == NULL)
 		{
+			WeirFeed   *feed = weir_members_feed(worker, member->run);
+
+			if (feed != NULL && feed->trouble != NULL)
+			{
+				if (!member->stalled)
+					record_stall(member, feed->trouble);
+				continue;
+			}
 			/* it works again */
 			if (member->stalled && !member->run->blocked)
 				record_stall(member, NULL);
-			if (!member->run->moved)
-				continue;
-			member->backoff_ms = FIRST_BACKOFF_MS;
+			if (member->run->last_commit != 0)
+				member->backoff_ms = FIRST_BACKOFF_MS;
 			continue;
 		}
 		if (weir_run_has_news(member->run))
 			continue;
-		stop = member->run->stop;	/* outlives nothing: record first */
-		put_aside(worker, member, stop);
+		stop = member->run->stop;	/* goes with the run: record first */
+		put_aside(worker, member, stop, member->run->needs_person);
 		close_run(worker, member);
 	}
 	list_free(members);
@@ -423,7 +507,7 @@ open_member(WeirWorker *worker, WeirMember *member)
 		FlushErrorState();
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(caller);
-		put_aside(worker, member, error);
+		put_aside(worker, member, error, false);
 	}
 	PG_END_TRY();
 }

@@ -61,6 +61,9 @@ extern void weir_scout(Oid database);
 extern bool weir_members_are_stale(const WeirWorker *worker);
 extern void weir_members_reload(WeirWorker *worker);
 
+/* The owners may have lost what they had on the stream: looks, if so. */
+extern void weir_members_check_privileges(WeirWorker *worker);
+
 /* Opens members whose time has come, and gives them to feeds. */
 extern void weir_members_open(WeirWorker *worker);
 

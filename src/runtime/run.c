@@ -18,7 +18,6 @@
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -127,20 +126,6 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 	}
 }
 
-/*
- * The owner may read the stream, still.  The same error as a query of the owner
- * would have.
- */
-static void
-check_privileges(const WeirViewDef *def)
-{
-	AclResult	result = pg_class_aclcheck(def->source, def->owner, ACL_SELECT);
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, get_relkind_objtype(get_rel_relkind(def->source)),
-					   get_rel_name(def->source));
-}
-
 /* v must still have the columns that Q gives it. */
 void
 weir_check_shape(Relation v, TupleDesc wanted)
@@ -191,6 +176,7 @@ load(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 		filenode != run->filenode;
 
 	state_table = table_open(def->state_table, AccessShareLock);
+	run->state_filenode = weir_filenode(state_table);
 	weir_load_states(state_table, run->table);
 	table_close(state_table, AccessShareLock);
 }
@@ -232,7 +218,8 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		int		   *state_of;
 		Size		words_size;
 
-		check_privileges(def);
+		weir_check_source_privileges(weir_catalog_query(def->query_view),
+									 def->owner);
 		/* folding constants runs functions of the user */
 		SetUserIdAndSecContext(def->owner,
 							   save_context | SECURITY_RESTRICTED_OPERATION);

@@ -18,7 +18,7 @@
 
 #define PERIOD_MS 5000
 
-volatile uint64 weir_watchdog_rows = 0;
+volatile uint64 weir_progress = 0;
 
 static TimeoutId timer;
 static volatile uint64 seen = 0;
@@ -28,27 +28,27 @@ static volatile sig_atomic_t bitten = false;
 static void
 look(void)
 {
-	if (weir_watchdog_rows == seen)
+	if (weir_progress == seen)
 	{
 		bitten = true;
 		QueryCancelPending = true;
 		InterruptPending = true;
 	}
-	seen = weir_watchdog_rows;
+	seen = weir_progress;
 	enable_timeout_after(timer, PERIOD_MS);
 }
 
 void
 weir_watchdog_install(void)
 {
-	InitializeTimeouts();
+	/* not InitializeTimeouts(): that would forget core's own, of locks */
 	timer = RegisterTimeout(USER_TIMEOUT, look);
 }
 
 void
 weir_watchdog_start(void)
 {
-	seen = weir_watchdog_rows - 1;
+	seen = weir_progress - 1;
 	bitten = false;
 	enable_timeout_after(timer, PERIOD_MS);
 }
@@ -62,13 +62,36 @@ weir_watchdog_stop(void)
 }
 
 void
-weir_watchdog_rethrow(ErrorData *error)
+weir_watchdog_explain(ErrorData *error)
 {
-	if (error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
-		error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN)
-		ReThrowError(error);
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && bitten)
 		error->message = psprintf("the view's expressions took longer than %d s over one row",
 								  PERIOD_MS / 1000);
 	bitten = false;
+}
+
+void
+weir_watchdog_rethrow(ErrorData *error)
+{
+	bool		by_us = bitten;
+
+	weir_watchdog_explain(error);
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_OPERATOR_INTERVENTION:
+			if (!by_us)
+				ReThrowError(error);
+			break;
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+			ReThrowError(error);
+			break;
+		default:
+			if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+				error->sqlerrcode == ERRCODE_DATA_CORRUPTED ||
+				error->sqlerrcode == ERRCODE_INDEX_CORRUPTED)
+				ReThrowError(error);
+			break;
+	}
 }

@@ -18,14 +18,14 @@ extern void weir_watchdog_install(void);
 extern void weir_watchdog_start(void);
 extern void weir_watchdog_stop(void);
 
-/* The next row: the time starts anew. */
-extern volatile uint64 weir_watchdog_rows;
-#define weir_watchdog_progress() (weir_watchdog_rows++)
-
 /*
- * For an error caught while user code ran: if the watchdog cancelled it, says
- * so in the error; throws errors that are not the row's (a shutdown) again.
+ * For an error caught while user code ran on a row: if the watchdog cancelled
+ * it, says so in the error.  Errors that are not the row's doing (memory, disk,
+ * locks, a shutdown) are thrown again: they must not cost the row.
  */
 extern void weir_watchdog_rethrow(ErrorData *error);
+
+/* The first half of that, for errors that no single row is to blame for. */
+extern void weir_watchdog_explain(ErrorData *error);
 
 #endif							/* WEIR_WATCHDOG_H */

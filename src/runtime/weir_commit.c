@@ -123,22 +123,37 @@ order_groups(const WeirRun *run, Staged *staged)
 	pfree(turns);
 }
 
+/*
+ * Locks v and its state table, then looks at the definition, in that order.
+ * A rebuild truncates the state table, which waits for us, or we for it.
+ * Looking first would lose the rebuild:
+ *
+ *	1. We see the old epoch.
+ *	2. The rebuild empties the states, resets the positions and commits.
+ *	3. We write one interval's states and the old positions over that.
+ */
 static Relation
-open_view(WeirRun *run)
+open_view(WeirRun *run, Relation *state_table)
 {
 	Relation	v = try_relation_open(run->def->relid, RowExclusiveLock);
 	WeirViewDef *now;
 
-	if (v == NULL)
+	if (v != NULL)
+		*state_table = try_relation_open(run->def->state_table, RowExclusiveLock);
+	if (v == NULL || *state_table == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the view was dropped")));
-	/* pause, rebuild and alter lock v against us before they change its row */
 	now = weir_catalog_view(run->def->relid);
 	if (now == NULL || now->paused || now->epoch != run->def->epoch)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the definition of the view has changed")));
+	/* VACUUM FULL and the like have moved its rows: load them again */
+	if (weir_filenode(*state_table) != run->state_filenode)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the state table was rewritten")));
 	weir_check_shape(v, weir_projector_desc(run->projector));
 	return v;
 }
@@ -177,8 +192,8 @@ write_dead_letters(WeirRun *run)
 static void
 write_run(WeirRun *run, Staged *staged)
 {
-	Relation	v = open_view(run);
-	Relation	state_table;
+	Relation	state_table = NULL;
+	Relation	v = open_view(run, &state_table);
 	bool		backfilling = run->backfilling && !weir_run_complete(run);
 	bool		moved_away = weir_filenode(v) != run->filenode;
 	bool		rewrite = !backfilling &&
@@ -207,7 +222,6 @@ write_run(WeirRun *run, Staged *staged)
 		write_results(run, v, staged, rewrite);
 	WEIR_FAULT("commit-results");
 
-	state_table = table_open(run->def->state_table, RowExclusiveLock);
 	weir_write_states(state_table, run->table, staged->groups, staged->n,
 					  staged->placements);
 	table_close(state_table, NoLock);
@@ -289,7 +303,7 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		{
 			current = list_nth(runs, i);
 			write_run(current, &staged[i]);
-			weir_watchdog_progress();
+			weir_progress++;
 		}
 		current = NULL;
 		WEIR_FAULT("commit-before");
@@ -306,7 +320,7 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		MemoryContextSwitchTo(caller);
 		/* an error of the commit itself is put down to the first run */
 		failed = current != NULL ? current : linitial(runs);
-		weir_watchdog_rethrow(*failure);
+		weir_watchdog_explain(*failure);
 	}
 	PG_END_TRY();
 	weir_watchdog_stop();
@@ -357,7 +371,8 @@ weir_record_stall(const char *view_id, const ErrorData *error)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args("UPDATE weir_data.status SET sqlstate = $2,"
 							  " message = $3, detail = $4, hint = $5"
-							  " WHERE view_id OPERATOR(pg_catalog.=) $1",
+							  " WHERE view_id OPERATOR(pg_catalog.=) $1"
+							  " AND (sqlstate IS NOT NULL OR $2 IS NOT NULL)",
 							  5, types, values, nulls, false, 0) < 0)
 		elog(ERROR, "could not record a stall");
 	SPI_finish();

@@ -219,10 +219,9 @@ reap_and_start(int i)
 		slot->latch = NULL;
 		slot->state = slot->done ? WEIR_SLOT_FREE : WEIR_SLOT_WANTED;
 		if (slot->done)
-		{
 			child->backoff_ms = 0;
-			slot_freed = true;
-		}
+		/* the group may be gone, with its database even: look again */
+		slot_freed = true;
 		LWLockRelease(weir_shared->lock);
 		ConditionVariableBroadcast(&weir_shared->answered);
 	}

@@ -179,6 +179,17 @@ is_blocked(WeirFeed *feed)
 	return false;
 }
 
+static bool
+some_feed_is_blocked(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker.feeds)
+		if (is_blocked(lfirst(cell)) || is_held(lfirst(cell)))
+			return true;
+	return false;
+}
+
 /* Folds a batch into the views of a feed; those that fail are put aside. */
 static void
 fold(WeirFeed *feed)
@@ -290,7 +301,32 @@ acknowledge(List *runs)
 	}
 }
 
-/* Commits what is due (or everything); returns false if something failed. */
+/* Commits runs of the same settings; those that fail are left out. */
+static void
+commit_together(List *due)
+{
+	weir_members_apply_settings(&worker,
+								((WeirRun *) linitial(due))->def->settings);
+	while (due != NIL)
+	{
+		ErrorData  *error = NULL;
+		WeirRun    *failed = weir_commit_runs(due, &error);
+
+		if (failed == NULL)
+		{
+			acknowledge(due);
+			WEIR_FAULT("acknowledged");
+			break;
+		}
+		due = list_delete_ptr(due, failed);
+		weir_members_fail_commit(&worker, failed, error);
+	}
+}
+
+/*
+ * Commits what is due, or everything.  Result expressions depend on the pinned
+ * settings, so runs with others get a transaction of their own.
+ */
 static void
 commit(bool all)
 {
@@ -310,23 +346,22 @@ commit(bool all)
 	}
 	while (due != NIL)
 	{
-		ErrorData  *error = NULL;
-		WeirRun    *failed;
+		WeirRun    *first = linitial(due);
+		List	   *together = NIL;
+		List	   *others = NIL;
 
-		weir_members_apply_settings(&worker,
-									((WeirRun *) linitial(due))->def->settings);
-		failed = weir_commit_runs(due, &error);
-		if (failed == NULL)
-			break;
-		due = list_delete_ptr(due, failed);
-		weir_members_fail_commit(&worker, failed, error);
+		foreach(cell, due)
+		{
+			WeirRun    *run = lfirst(cell);
+
+			if (equal(run->def->settings, first->def->settings))
+				together = lappend(together, run);
+			else
+				others = lappend(others, run);
+		}
+		commit_together(together);
+		due = others;
 	}
-	if (due != NIL)
-	{
-		acknowledge(due);
-		WEIR_FAULT("acknowledged");
-	}
-	list_free(due);
 }
 
 /* Milliseconds until something is due by the clock. */
@@ -385,8 +420,14 @@ wait(bool busy)
 	/* whoever waited for the broker may have eaten a nudge */
 	if (weir_members_are_stale(&worker))
 		busy = true;
-	WaitEventSetWait(worker.wait_set, busy ? 0 : time_to_wait(), &event, 1,
-					 PG_WAIT_EXTENSION);
+	if (!busy && some_feed_is_blocked())
+		/* its descriptor is readable all the time: wait for the clock */
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(time_to_wait(), 100), PG_WAIT_EXTENSION);
+	else
+		WaitEventSetWait(worker.wait_set, busy ? 0 : time_to_wait(), &event, 1,
+						 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
@@ -439,6 +480,7 @@ weir_worker_main(Datum arg)
 			worker.slot->done = true;
 			break;
 		}
+		weir_members_check_privileges(&worker);
 		weir_members_open(&worker);
 
 		busy = read_feeds();

@@ -104,12 +104,16 @@ typedef struct WeirRun
 	ExprState  *filter;
 	ExprContext *econtext;
 	TupleTableSlot *row;		/* of the stream */
+	WeirDecoder *decoder;		/* for messages that are bad for the feed, whose
+								 * views read more; NULL: they are bad for us.
+								 * The feed's. */
 	char	   *images;			/* WEIR_BATCH_ROWS key images */
 	Size		image_room;
 
 	/* emit */
 	WeirProjector *projector;
 	Oid			filenode;		/* of v, for which the result TIDs hold */
+	Oid			state_filenode; /* of the state table, likewise */
 	bool		backfilling;
 	bool		rewrite;		/* the next commit replaces all rows of v */
 
@@ -131,6 +135,7 @@ typedef struct WeirRun
 	/* set by on_error = 'stop', and by a source with a gap: stall after the
 	 * commit of what came before */
 	ErrorData  *stop;
+	bool		needs_person;	/* to stop again at once would be no news */
 } WeirRun;
 
 /*
@@ -169,6 +174,7 @@ extern int64 weir_fingerprint(const WeirMessage *message);
 typedef struct WeirFeed
 {
 	Oid			stream;
+	char	   *name;			/* of the stream */
 	Oid			owner;			/* of all its views: whose user mapping is used */
 	List	   *settings;		/* pinned, of all its views */
 	WeirKafkaConsumer *consumer;
@@ -181,6 +187,7 @@ typedef struct WeirFeed
 	int64	   *next;			/* per partition: what comes next */
 	WeirBatch	batch;
 	TimestampTz next_look;		/* for new partitions */
+	ErrorData  *trouble;		/* the broker is away; it will come back */
 	TimestampTz held_since;		/* not polled, so that another can catch up */
 } WeirFeed;
 

@@ -424,6 +424,9 @@ check_property(const KafkaOption *option, const char *value)
 	rd_kafka_conf_destroy(conf);
 	if (ok && value[0] != '\0')
 		return;
+	/* some of its messages are lines, others are not */
+	if (strlen(error) > 0 && error[strlen(error) - 1] == '\n')
+		error[strlen(error) - 1] = '\0';
 
 	if (option->secret || value[0] == '\0')
 		ereport(ERROR,
@@ -811,6 +814,8 @@ weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 		"enable.auto.offset.store", "false",
 		"enable.partition.eof", "true",
 		"max.poll.interval.ms", "86400000",	/* no group, so no rebalance */
+		"session.timeout.ms", "1000",	/* else a close waits longer for a lost
+										 * acknowledgement */
 		NULL
 	};
 	static const char *const producer_fixed[] = {

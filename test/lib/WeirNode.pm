@@ -138,6 +138,19 @@ sub _try
 	return ($rc, $out, $err);
 }
 
+# error_of(sql, dbname = 'postgres'): "57014: message" of what it raises, or ''
+sub error_of
+{
+	my ($self, $sql, $dbname) = @_;
+	my $err = '';
+	$self->psql(
+		defined $dbname ? $dbname : 'postgres', $sql,
+		stderr => \$err,
+		on_error_stop => 1,
+		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	return $err =~ /^(?:psql:\S+ )?(?:ERROR|FATAL):  (\w{5}: .*)$/m ? $1 : $err =~ /(?:ERROR|FATAL)/ ? $err : '';
+}
+
 # wait_ready(seconds = 60): until it accepts connections, after a crash
 sub wait_ready
 {
