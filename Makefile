@@ -40,6 +40,7 @@ OBJS = \
 	src/emit/project.o \
 	src/emit/results.o \
 	src/emit/states.o \
+	src/emit/tidy.o \
 	src/fdw/kafka_encode.o \
 	src/fdw/kafka_fdw.o \
 	src/fdw/kafka_insert.o \

@@ -67,6 +67,11 @@ extern void weir_write_results(Relation v, WeirProjector *projector,
 							   WeirGroup **groups, int n, bool rewrite,
 							   WeirPlacement *placements);
 
+/* ---- tidy.c ---- */
+
+extern void weir_tidy(Relation rel, const ItemPointerData *tid,
+					  BlockNumber *tidied);
+
 /* ---- states.c: rows of weir_data.state_<id> ---- */
 
 /* Writes the states of n groups; fills placements[i].state_tid. */

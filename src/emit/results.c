@@ -33,7 +33,7 @@ typedef struct Writer
 	EState	   *estate;
 	ResultRelInfo *target;
 	CommandId	cid;
-	BulkInsertState bulk;
+	BlockNumber tidied;
 	int			n_pending;
 	TupleTableSlot *pending[CHUNK];
 	WeirPlacement *pending_at[CHUNK];
@@ -55,7 +55,7 @@ begin(Writer *writer, Relation v)
 	InitResultRelInfo(writer->target, v, 0, NULL, 0);
 	ExecOpenIndices(writer->target, false);
 	writer->cid = GetCurrentCommandId(true);
-	writer->bulk = GetBulkInsertState();
+	writer->tidied = InvalidBlockNumber;
 }
 
 static void
@@ -75,8 +75,9 @@ flush(Writer *writer)
 {
 	if (writer->n_pending == 0)
 		return;
+	/* no BulkInsertState: its small ring would evict what we update next */
 	table_multi_insert(writer->v, writer->pending, writer->n_pending,
-					   writer->cid, 0, writer->bulk);
+					   writer->cid, 0, NULL);
 	for (int i = 0; i < writer->n_pending; i++)
 	{
 		writer->pending_at[i]->result_tid = writer->pending[i]->tts_tid;
@@ -125,6 +126,7 @@ update_row(Writer *writer, const ItemPointerData *tid, TupleTableSlot *row,
 	WeirUpdateIndexes which;
 	ItemPointerData old = *tid;
 
+	weir_tidy(writer->v, tid, &writer->tidied);
 	row->tts_tableOid = RelationGetRelid(writer->v);
 	if (table_tuple_update(writer->v, &old, row, writer->cid,
 						   GetActiveSnapshot(), InvalidSnapshot, true,
@@ -171,7 +173,6 @@ end(Writer *writer)
 	flush(writer);
 	for (int i = 0; i < writer->n_slots; i++)
 		ExecDropSingleTupleTableSlot(writer->pending[i]);
-	FreeBulkInsertState(writer->bulk);
 	ExecCloseIndices(writer->target);
 	FreeExecutorState(writer->estate);
 }
@@ -196,6 +197,8 @@ weir_write_results(Relation v, WeirProjector *projector,
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
 		weir_progress++;
+		if (i + WEIR_GROUPS_AHEAD < n)
+			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
 		row = weir_project(projector, table, group);
 		ItemPointerSetInvalid(&placements[i].result_tid);
 		if (row != NULL && placed)

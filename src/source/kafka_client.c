@@ -36,24 +36,15 @@
 /* Most messages that one poll returns. */
 #define MAX_BATCH 10000
 
-/*
- * An unknown topic is a passing state while brokers restart, and a lasting
- * one after a deletion; longer than this, without a message, it is the latter.
- */
-#define UNKNOWN_TOPIC_GRACE_US INT64CONST(5000000)
-
 /* A commit that was not answered for so long is not waited for any more. */
 #define ACK_PATIENCE_US INT64CONST(10000000)
 
 struct WeirKafkaConsumer
 {
 	WeirKafkaHandle *handle;
-	TimestampTz unknown_since;	/* of the topic; 0 when it is known */
-	WeirKafkaEvent unknown;		/* the words to say then */
 };
 
-static bool translate(WeirKafkaConsumer *consumer,
-					  const rd_kafka_message_t *from, WeirMessage *to);
+static bool translate(const rd_kafka_message_t *from, WeirMessage *to);
 static void error_message(const WeirKafkaEvent *event, WeirMessage *to);
 static TimestampTz message_time(const rd_kafka_message_t *message);
 static void send_acks(WeirKafkaHandle *handle);
@@ -118,9 +109,10 @@ weir_kafka_assign(WeirKafkaConsumer *consumer,
 	rd_kafka_topic_partition_list_destroy(list);
 	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		handle->n_events = 1;
-		handle->n_sent = 0;
-		weir_kafka_event_set(&handle->events[0], code, NULL);
+		WeirKafkaEvent event;
+
+		weir_kafka_event_set(&event, code, NULL);
+		weir_kafka_handle_note(handle, &event);
 		weir_kafka_handle_wake(handle);
 	}
 }
@@ -170,18 +162,11 @@ weir_kafka_poll(WeirKafkaConsumer *consumer, WeirMessage *messages, int max)
 	n = rd_kafka_consume_batch_queue(handle->queue, 0, handle->batch, asked);
 	handle->n_batch = Max(n, 0);
 	for (int i = 0; i < handle->n_batch; i++)
-		if (translate(consumer, handle->batch[i], &messages[count]))
+		if (translate(handle->batch[i], &messages[count]))
 			count++;
 
 	while (count < max && handle->n_sent < handle->n_events)
 		error_message(&handle->events[handle->n_sent++], &messages[count++]);
-
-	if (consumer->unknown_since != 0 && count < max &&
-		GetCurrentTimestamp() - consumer->unknown_since > UNKNOWN_TOPIC_GRACE_US)
-	{
-		consumer->unknown_since = 0;
-		error_message(&consumer->unknown, &messages[count++]);
-	}
 
 	/* librdkafka writes only when its queue stops being empty */
 	if (handle->n_batch == asked || handle->n_sent < handle->n_events)
@@ -195,8 +180,7 @@ weir_kafka_poll(WeirKafkaConsumer *consumer, WeirMessage *messages, int max)
 
 /* Returns false for what is nobody's business. */
 static bool
-translate(WeirKafkaConsumer *consumer, const rd_kafka_message_t *from,
-		  WeirMessage *to)
+translate(const rd_kafka_message_t *from, WeirMessage *to)
 {
 	WeirKafkaEvent event;
 
@@ -215,12 +199,10 @@ translate(WeirKafkaConsumer *consumer, const rd_kafka_message_t *from,
 			to->key_len = from->key_len;
 			to->payload = from->payload;
 			to->len = from->len;
-			consumer->unknown_since = 0;
 			return true;
 
 		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
 			to->kind = WEIR_END_OF_PARTITION;
-			consumer->unknown_since = 0;
 			return true;
 
 		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
@@ -231,15 +213,6 @@ translate(WeirKafkaConsumer *consumer, const rd_kafka_message_t *from,
 			to->payload = rd_kafka_message_errstr(from);
 			to->len = strlen(to->payload);
 			return true;
-
-		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
-		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-			if (consumer->unknown_since == 0)
-				consumer->unknown_since = GetCurrentTimestamp();
-			weir_kafka_event_set(&consumer->unknown, from->err,
-								 rd_kafka_message_errstr(from));
-			return false;
 
 			/* the group is for lag tools, and they may do without */
 		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:

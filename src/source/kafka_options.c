@@ -814,12 +814,8 @@ weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 		"enable.auto.offset.store", "false",
 		"enable.partition.eof", "true",
 		"max.poll.interval.ms", "86400000",	/* no group, so no rebalance */
-
-		/*
-		 * How long an acknowledgement waits for the group's coordinator to be
-		 * found, and with it, whoever closes the consumer meanwhile.
-		 */
-		"session.timeout.ms", "200",
+		"session.timeout.ms", "1000",	/* else a close waits longer for a lost
+										 * acknowledgement */
 		NULL
 	};
 	static const char *const producer_fixed[] = {
