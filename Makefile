@@ -23,6 +23,7 @@ OBJS = \
 	src/catalog/leave_database.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
+	src/catalog/rename_column.o \
 	src/catalog/run_sql.o \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \

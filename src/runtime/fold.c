@@ -131,7 +131,7 @@ evaluate_window(WeirRun *run, const WeirBatch *batch, int row,
 		if (TIMESTAMP_NOT_FINITE(DatumGetTimestamp(time)))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("an infinite timestamp has no window")));
+					 errmsg("an infinite timestamp is in no window")));
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("timestamp out of range")));
