@@ -283,10 +283,13 @@ weir_members_check_privileges(WeirWorker *worker)
 			continue;
 		PG_TRY();
 		{
+			Query	   *query;
+
 			StartTransactionCommand();
 			PushActiveSnapshot(GetTransactionSnapshot());
-			weir_check_source_privileges(weir_catalog_query(member->def->query_view),
-										 member->def->owner);
+			query = weir_catalog_query(member->def->query_view);
+			if (query != NULL)	/* else dropped: the reload will tell */
+				weir_check_source_privileges(query, member->def->owner);
 			PopActiveSnapshot();
 			CommitTransactionCommand();
 			MemoryContextSwitchTo(caller);
@@ -350,7 +353,7 @@ put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error,
 	member->backoff_ms = Min(member->backoff_ms * 2, LAST_BACKOFF_MS);
 
 	/* dropped, paused or altered beneath us: the reload will tell */
-	if (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE)
+	if (error->sqlerrcode == WEIR_ERRCODE_GONE)
 		return;
 	ereport(LOG,
 			(errcode(error->sqlerrcode),

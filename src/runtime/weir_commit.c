@@ -142,17 +142,18 @@ open_view(WeirRun *run, Relation *state_table)
 		*state_table = try_relation_open(run->def->state_table, RowExclusiveLock);
 	if (v == NULL || *state_table == NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
+				(errcode(WEIR_ERRCODE_GONE),
 				 errmsg("the view was dropped")));
 	now = weir_catalog_view(run->def->relid);
-	if (now == NULL || now->paused || now->epoch != run->def->epoch)
+	if (now == NULL || now->paused || now->epoch != run->def->epoch ||
+		now->owner != run->def->owner)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
+				(errcode(WEIR_ERRCODE_GONE),
 				 errmsg("the definition of the view has changed")));
 	/* VACUUM FULL and the like have moved its rows: load them again */
 	if (weir_filenode(*state_table) != run->state_filenode)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
+				(errcode(WEIR_ERRCODE_GONE),
 				 errmsg("the state table was rewritten")));
 	weir_check_shape(v, weir_projector_desc(run->projector));
 	return v;

@@ -30,6 +30,13 @@ extern PGDLLEXPORT void weir_worker_main(Datum arg);
 /* The share of a core that this process used lately, its threads included. */
 extern double weir_busy_share(void);
 
+/*
+ * A view was dropped, paused or altered beneath the worker: no failure, the next
+ * reload of the definitions will tell.  A code of its own, which no expression
+ * of a user raises by itself.
+ */
+#define WEIR_ERRCODE_GONE MAKE_SQLSTATE('W', 'E', '0', '0', '1')
+
 /* ---- a batch: messages of one stream, decoded once for all its views ---- */
 
 /* Small enough for its columns to stay in cache, large enough to amortise. */
