@@ -159,6 +159,7 @@ weir_load_states(Relation state_table, WeirGroupTable *table)
 		WeirGroup  *group;
 
 		CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		slot_getallattrs(slot);
 		bytes = PG_DETOAST_DATUM(slot->tts_values[COLUMN_STATE]);
 		group = weir_group_load(table, VARDATA(bytes),

@@ -19,6 +19,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -225,6 +226,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		int		   *state_of;
 		Size		words_size;
 		Query	   *query;
+		int			guc_level;
 
 		WEIR_FAULT("open");
 		query = weir_catalog_query(def->query_view);
@@ -240,6 +242,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		 */
 		SetUserIdAndSecContext(def->owner,
 							   save_context | SECURITY_RESTRICTED_OPERATION);
+		guc_level = NewGUCNestLevel();
 		run->plan = weir_plan_query(query);
 
 		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
@@ -258,6 +261,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		run->max_dirty = 1024;
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
 		load_groups(run, finishes, state_of, words_size);
+		AtEOXact_GUC(false, guc_level);
 		SetUserIdAndSecContext(save_user, save_context);
 
 		load_books(run);

@@ -36,6 +36,7 @@
 #include "runtime/watchdog.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -164,12 +165,14 @@ write_results(WeirRun *run, Relation v, Staged *staged, bool rewrite)
 {
 	Oid			save_user;
 	int			save_context;
+	int			guc_level = NewGUCNestLevel();
 
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(run->def->owner,
 						   save_context | SECURITY_RESTRICTED_OPERATION);
 	weir_write_results(v, run->projector, run->table, staged->groups,
 					   staged->n, rewrite, staged->placements);
+	AtEOXact_GUC(false, guc_level);
 	SetUserIdAndSecContext(save_user, save_context);
 }
 

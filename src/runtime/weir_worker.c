@@ -73,6 +73,8 @@ leave_slot(int code, Datum arg)
 	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
 	worker.slot->latch = NULL;
 	worker.slot->pid = 0;
+	if (weir_shared->launcher_latch != NULL)
+		SetLatch(weir_shared->launcher_latch);
 	LWLockRelease(weir_shared->lock);
 	ConditionVariableBroadcast(&weir_shared->answered);
 }
@@ -112,6 +114,12 @@ start(const WeirWorkerArgs *args)
 	worker.slot = &weir_shared->slots[args->slot];
 	worker.stream = worker.slot->stream;
 	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+	if (worker.slot->pid != 0)
+	{
+		/* a new launcher did not know of it; two would write the same rows */
+		LWLockRelease(weir_shared->lock);
+		proc_exit(0);
+	}
 	worker.slot->latch = MyLatch;
 	worker.slot->pid = MyProcPid;
 	LWLockRelease(weir_shared->lock);
@@ -190,7 +198,11 @@ some_feed_is_blocked(void)
 	return false;
 }
 
-/* Folds a batch into the views of a feed; those that fail are put aside. */
+/*
+ * Folds a batch into the views of a feed; those that fail are put aside.  What a
+ * function of a user sets, search_path or a pinned setting, must not outlive
+ * the batch: the next view may be somebody else's.
+ */
 static void
 fold(WeirFeed *feed)
 {
@@ -206,9 +218,13 @@ fold(WeirFeed *feed)
 			continue;
 		PG_TRY();
 		{
+			int			guc_level;
+
 			StartTransactionCommand();
 			PushActiveSnapshot(GetTransactionSnapshot());
+			guc_level = NewGUCNestLevel();
 			weir_run_fold(run, &feed->batch);
+			AtEOXact_GUC(false, guc_level);
 			PopActiveSnapshot();
 			CommitTransactionCommand();
 			MemoryContextSwitchTo(caller);
@@ -229,17 +245,48 @@ fold(WeirFeed *feed)
 	list_free(runs);
 }
 
-static void
+/*
+ * False if decoding failed altogether (out of memory, say): then all views of
+ * the feed are put aside, and those of other owners go on.
+ */
+static bool
 decode(WeirFeed *feed)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	volatile bool decoded = true;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	weir_feed_decode(feed);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		int			guc_level;
+
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		guc_level = NewGUCNestLevel();
+		weir_feed_decode(feed);
+		AtEOXact_GUC(false, guc_level);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		List	   *runs;
+		ListCell   *cell;
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		/* the feed goes with the last of them */
+		runs = list_copy(feed->runs);
+		foreach(cell, runs)
+			weir_members_fail(&worker, lfirst(cell), error);
+		decoded = false;
+	}
+	PG_END_TRY();
+	return decoded;
 }
 
 /* Reads what has come, from each feed a batch; true if there was something. */
@@ -259,8 +306,8 @@ read_feeds(void)
 		busy = true;
 		weir_members_apply_settings(&worker, feed->settings);
 		weir_watchdog_start();
-		decode(feed);
-		fold(feed);
+		if (decode(feed))
+			fold(feed);
 		weir_watchdog_stop();
 	}
 	list_free(feeds);

@@ -114,6 +114,52 @@ sub state_of
 	sql('DROP FOREIGN TABLE tables CASCADE');
 }
 
+# What the function of one owner sets does not reach the views of another.
+{
+	stream('shared', 'k text, ts timestamptz');
+	sql(q{CREATE FUNCTION meddle(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+		PERFORM set_config('TimeZone', 'Asia/Tokyo', false);
+		PERFORM set_config('default_transaction_read_only', 'on', false);
+		PERFORM set_config('search_path', 'pg_temp', false);
+		RETURN $1; END $$});
+	sql('GRANT USAGE ON FOREIGN SERVER kafka TO curious; GRANT SELECT ON shared TO curious');
+	send_to('shared', map { qq({"k": "$_", "ts": "2026-01-01T0$_:00:00Z"}) } 1 .. 3);
+	sql("SET ROLE curious; CREATE TABLE s_meddler WITH (weir.continuous) AS SELECT meddle(k) AS k, meddle(max(k)) AS m, count(*) AS n FROM shared GROUP BY 1");
+	view('s_victim', q{SELECT to_char(ts, 'YYYY-MM-DD HH24') AS hour, max(ts)::text AS t, count(*) AS n FROM shared GROUP BY 1});
+	for my $i (4 .. 9)
+	{
+		send_to('shared', qq({"k": "$i", "ts": "2026-01-01T0$i:00:00Z"}));
+		sql("SELECT weir.wait_for('$_')") for qw(s_meddler s_victim);
+	}
+	is(sql('SELECT count(*), sum(n) FROM s_meddler'), '9|9', 'the meddler gets what he asked for');
+	is(difference('s_victim'), '', 'and his neighbour what is right');
+	is(state_of('s_victim'), 'running', 'and is not held up');
+	sql('DROP FOREIGN TABLE shared CASCADE; DROP OWNED BY curious; DROP ROLE curious');
+}
+
+# The launcher may end at any time; another takes its place and knows whom it
+# inherits.
+{
+	stream('orphans', 'k text');
+	view('o_count', 'SELECT count(*) AS n FROM orphans');
+	is(difference('o_count'), '', 'a view');
+	my $launcher = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_weir launcher'};
+	my ($worker) = $node->worker_pids('postgres');
+	for my $how (qw(pg_terminate_backend pg_cancel_backend))
+	{
+		my $old = sql($launcher);
+		sql("SELECT $how($old)");
+		ok($node->wait_until("SELECT count(*) FROM ($launcher) l WHERE pid <> $old", '1', 20), "$how: a new launcher");
+		is_deeply([ $node->worker_pids('postgres') ], [$worker], 'and the worker that was there');
+		sql("SELECT pg_terminate_backend($worker)");
+		ok($node->wait_until("SELECT weir.worker_pid('o_count') <> $worker", 't', 20), 'a worker that ends is replaced');
+		($worker) = $node->worker_pids('postgres');
+		send_to('orphans', '{"k": "a"}');
+		is(difference('o_count'), '', 'and goes on');
+	}
+	sql('DROP FOREIGN TABLE orphans CASCADE');
+}
+
 $node->stop;
 $broker->stop if $broker->can('stop');
 done_testing();
