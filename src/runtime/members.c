@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "runtime/watchdog.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -491,6 +492,8 @@ open_member(WeirWorker *worker, WeirMember *member)
 	MemoryContext caller = CurrentMemoryContext;
 
 	weir_members_apply_settings(worker, member->def->settings);
+	/* constants are folded, keys hashed: functions of the user run */
+	weir_watchdog_start();
 	PG_TRY();
 	{
 		StartTransactionCommand();
@@ -510,9 +513,11 @@ open_member(WeirWorker *worker, WeirMember *member)
 		FlushErrorState();
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(caller);
+		weir_watchdog_explain(error);
 		put_aside(worker, member, error, false);
 	}
 	PG_END_TRY();
+	weir_watchdog_stop();
 }
 
 static int64
@@ -682,8 +687,11 @@ weir_members_merge_feeds(WeirWorker *worker)
 
 /* ------------------------------------------------------------------ waits */
 
-/* Takes a wait that asks for one of our open views. */
-static void
+/*
+ * Takes a wait that asks for one of our open views; false when the source did
+ * not answer, for which it waits a second.
+ */
+static bool
 take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
 {
 	WeirFeed   *feed = weir_members_feed(worker, run);
@@ -694,10 +702,10 @@ take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
 	int			n;
 
 	if (feed == NULL)
-		return;
+		return true;
 	ranges = weir_kafka_ranges(feed->consumer, 1000, &n);
 	if (ranges == NULL)
-		return;					/* next turn */
+		return false;			/* next turn */
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	taken = palloc(sizeof(*taken));
 	taken->place = place;
@@ -714,6 +722,7 @@ take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
 	if (wait->state == WEIR_WAIT_ASKED && wait->ticket == ticket)
 		wait->state = WEIR_WAIT_TAKEN;
 	SpinLockRelease(&wait->mutex);
+	return true;
 }
 
 static WeirRun *
@@ -767,8 +776,9 @@ weir_members_answer_waits(WeirWorker *worker)
 		view = wait->view;
 		SpinLockRelease(&wait->mutex);
 		run = run_of_view(worker, view);
-		if (run != NULL)
-			take_wait(worker, i, run, ticket);
+		/* the others would only wait a second each as well */
+		if (run != NULL && !take_wait(worker, i, run, ticket))
+			break;
 	}
 	foreach(cell, worker->taken)
 	{
