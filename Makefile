@@ -23,6 +23,7 @@ OBJS = \
 	src/catalog/leave_database.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
+	src/catalog/rename_column.o \
 	src/catalog/run_sql.o \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \
@@ -40,6 +41,7 @@ OBJS = \
 	src/emit/project.o \
 	src/emit/results.o \
 	src/emit/states.o \
+	src/emit/tidy.o \
 	src/fdw/kafka_encode.o \
 	src/fdw/kafka_fdw.o \
 	src/fdw/kafka_insert.o \

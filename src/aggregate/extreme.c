@@ -166,15 +166,38 @@ const WeirStateOps weir_extreme_float8 = {
 
 /* -------------------------------------------------- values by reference */
 
-/* The same words; `value` is a WeirValueRef once n > 0. */
+/*
+ * A short value is held in the words themselves: nearly all numerics are
+ * short, and in the store each would cost an allocation per group and a cache
+ * miss per row.
+ */
+#define SHORT_BYTES 16
 
-static Datum
-stored_value(const WeirState *state, const Extreme *extreme)
+typedef struct GeneralExtreme
 {
-	Size		len;
-	const char *bytes;
+	int64		n;				/* values seen; 0 means none yet */
+	uint64		len;			/* bytes of `here`; 0: the value is `there` */
+	union
+	{
+		char		here[SHORT_BYTES];
+		WeirValueRef there;
+	}			value;
+} GeneralExtreme;
 
-	bytes = weir_value_get(state->store, (WeirValueRef) extreme->value, &len);
+static void
+extreme_general_init(const WeirState *state, char *words)
+{
+	memset(words, 0, sizeof(GeneralExtreme));
+}
+
+static inline Datum
+held_value(const WeirState *state, const GeneralExtreme *extreme)
+{
+	const char *bytes = extreme->value.here;
+	Size		len;
+
+	if (extreme->len == 0)
+		bytes = weir_value_get(state->store, extreme->value.there, &len);
 	if (state->typbyval)
 	{
 		Datum		value;
@@ -185,24 +208,53 @@ stored_value(const WeirState *state, const Extreme *extreme)
 	return PointerGetDatum(bytes);
 }
 
-/* A copy in the store: detoasted, so that it depends on no other relation. */
-static WeirValueRef
-store_value(const WeirState *state, Datum value)
+static inline void
+release_value(const WeirState *state, GeneralExtreme *extreme)
 {
-	WeirValueRef ref;
+	if (extreme->n > 0 && extreme->len == 0)
+		weir_value_free(state->store, extreme->value.there);
+}
+
+static void
+hold_bytes(const WeirState *state, GeneralExtreme *extreme,
+		   const void *bytes, Size len)
+{
+	WeirValueRef there = 0;
+
+	if (len > SHORT_BYTES)
+		there = weir_value_put(state->store, bytes, len);
+	release_value(state, extreme);
+	memset(&extreme->value, 0, sizeof(extreme->value));
+	if (len > SHORT_BYTES)
+	{
+		extreme->len = 0;
+		extreme->value.there = there;
+	}
+	else
+	{
+		extreme->len = len;
+		memcpy(extreme->value.here, bytes, len);
+	}
+}
+
+/* Copies a value: detoasted, so that it depends on no other relation. */
+static void
+hold_value(const WeirState *state, GeneralExtreme *extreme, Datum value)
+{
 	struct varlena *flat;
 
 	if (state->typbyval)
-		return weir_value_put(state->store, &value, sizeof(Datum));
-	if (state->typlen != -1)
-		return weir_value_put(state->store, DatumGetPointer(value),
-							  datumGetSize(value, false, state->typlen));
-
-	flat = PG_DETOAST_DATUM(value);
-	ref = weir_value_put(state->store, flat, VARSIZE(flat));
-	if ((Pointer) flat != DatumGetPointer(value))
-		pfree(flat);
-	return ref;
+		hold_bytes(state, extreme, &value, sizeof(Datum));
+	else if (state->typlen != -1)
+		hold_bytes(state, extreme, DatumGetPointer(value),
+				   datumGetSize(value, false, state->typlen));
+	else
+	{
+		flat = PG_DETOAST_DATUM(value);
+		hold_bytes(state, extreme, flat, VARSIZE(flat));
+		if ((Pointer) flat != DatumGetPointer(value))
+			pfree(flat);
+	}
 }
 
 static void
@@ -211,8 +263,8 @@ extreme_general_advance(const WeirState *state, char **words,
 {
 	for (int i = 0; i < n; i++)
 	{
-		Extreme    *extreme = (Extreme *) words[i];
-		WeirValueRef old;
+		GeneralExtreme *extreme = (GeneralExtreme *) words[i];
+		bool		better = true;
 
 		if (nulls[i])
 			continue;
@@ -223,17 +275,12 @@ extreme_general_advance(const WeirState *state, char **words,
 			order = DatumGetInt32(FunctionCall2Coll((FmgrInfo *) &state->compare,
 													state->collation,
 													values[i],
-													stored_value(state, extreme)));
-			if (state->least ? order >= 0 : order <= 0)
-			{
-				extreme->n++;
-				continue;
-			}
+													held_value(state, extreme)));
+			better = state->least ? order < 0 : order > 0;
 		}
-		old = (WeirValueRef) extreme->value;
-		extreme->value = (Datum) store_value(state, values[i]);
-		if (extreme->n++ > 0)
-			weir_value_free(state->store, old);
+		if (better)
+			hold_value(state, extreme, values[i]);
+		extreme->n++;
 	}
 }
 
@@ -241,24 +288,26 @@ Datum
 weir_extreme_general_finish(const WeirState *state, const char *words,
 							bool *isnull)
 {
-	const Extreme *extreme = (const Extreme *) words;
+	const GeneralExtreme *extreme = (const GeneralExtreme *) words;
 
 	*isnull = extreme->n == 0;
-	return *isnull ? (Datum) 0 : stored_value(state, extreme);
+	return *isnull ? (Datum) 0 : held_value(state, extreme);
 }
 
-/* The by-reference part: the length of the value in bytes, and the value. */
+/*
+ * The by-reference part: the length of the value in bytes, and the value; 0
+ * for none, or one that the words hold.
+ */
 static void
 extreme_general_save(const WeirState *state, const char *words, StringInfo out)
 {
-	const Extreme *extreme = (const Extreme *) words;
+	const GeneralExtreme *extreme = (const GeneralExtreme *) words;
 	Size		len = 0;
 	const char *bytes = NULL;
 	uint32		len32;
 
-	if (extreme->n > 0)
-		bytes = weir_value_get(state->store, (WeirValueRef) extreme->value,
-							   &len);
+	if (extreme->n > 0 && extreme->len == 0)
+		bytes = weir_value_get(state->store, extreme->value.there, &len);
 	len32 = (uint32) len;
 	appendBinaryStringInfo(out, (const char *) &len32, sizeof(len32));
 	if (len > 0)
@@ -269,34 +318,35 @@ static const char *
 extreme_general_load(const WeirState *state, char *words,
 					 const char *in, const char *end)
 {
-	Extreme    *extreme = (Extreme *) words;
+	GeneralExtreme *extreme = (GeneralExtreme *) words;
+	bool		there = extreme->n > 0 && extreme->len == 0;
 	uint32		len;
 
 	if (end - in < (ptrdiff_t) sizeof(len))
 		return NULL;
 	memcpy(&len, in, sizeof(len));
 	in += sizeof(len);
-	if (end - in < (ptrdiff_t) len || (len == 0) != (extreme->n == 0))
+	if (end - in < (ptrdiff_t) len || (len != 0) != there ||
+		extreme->len > SHORT_BYTES)
 		return NULL;
-	extreme->value = len == 0 ? (Datum) 0 :
-		(Datum) weir_value_put(state->store, in, len);
+	if (there)
+		extreme->value.there = weir_value_put(state->store, in, len);
 	return in + len;
 }
 
 static void
 extreme_general_release(const WeirState *state, char *words)
 {
-	Extreme    *extreme = (Extreme *) words;
+	GeneralExtreme *extreme = (GeneralExtreme *) words;
 
-	if (extreme->n > 0)
-		weir_value_free(state->store, (WeirValueRef) extreme->value);
+	release_value(state, extreme);
 	extreme->n = 0;
 }
 
 const WeirStateOps weir_extreme_general = {
-	.name = "extreme by comparison", .size = sizeof(Extreme),
+	.name = "extreme by comparison", .size = sizeof(GeneralExtreme),
 	.by_reference = true,
-	.init = extreme_init, .advance = extreme_general_advance,
+	.init = extreme_general_init, .advance = extreme_general_advance,
 	.save = extreme_general_save, .load = extreme_general_load,
 	.release = extreme_general_release
 };

@@ -70,7 +70,7 @@ weir_make_room(Node *stmt)
 			return;
 	}
 	database = wanted_database(stmt);
-	if (OidIsValid(database) && database != MyDatabaseId &&
+	if (OidIsValid(database) &&
 		(weir_owns_database(database, GetUserId()) || have_createdb_privilege()))
 		weir_leave_database(database);
 }

@@ -67,6 +67,10 @@ extern void weir_write_results(Relation v, WeirProjector *projector,
 							   WeirGroup **groups, int n, bool rewrite,
 							   WeirPlacement *placements);
 
+/* ---- tidy.c ---- */
+
+extern void weir_tidy(Relation rel, const ItemPointerData *tid, int n);
+
 /* ---- states.c: rows of weir_data.state_<id> ---- */
 
 /* Writes the states of n groups; fills placements[i].state_tid. */

@@ -81,7 +81,7 @@ weir_projector_create(const WeirPlan *plan, const WeirKeyFormat *format,
 													projector->econtext,
 													projector->row_slot,
 													NULL, group_desc);
-	projector->having = ExecInitExpr(plan->having, NULL);
+	projector->having = ExecInitQual(make_ands_implicit(plan->having), NULL);
 	return projector;
 }
 

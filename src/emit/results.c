@@ -33,7 +33,6 @@ typedef struct Writer
 	EState	   *estate;
 	ResultRelInfo *target;
 	CommandId	cid;
-	BulkInsertState bulk;
 	int			n_pending;
 	TupleTableSlot *pending[CHUNK];
 	WeirPlacement *pending_at[CHUNK];
@@ -55,7 +54,6 @@ begin(Writer *writer, Relation v)
 	InitResultRelInfo(writer->target, v, 0, NULL, 0);
 	ExecOpenIndices(writer->target, false);
 	writer->cid = GetCurrentCommandId(true);
-	writer->bulk = GetBulkInsertState();
 }
 
 static void
@@ -75,8 +73,9 @@ flush(Writer *writer)
 {
 	if (writer->n_pending == 0)
 		return;
+	/* no BulkInsertState: its small ring would evict what we update next */
 	table_multi_insert(writer->v, writer->pending, writer->n_pending,
-					   writer->cid, 0, writer->bulk);
+					   writer->cid, 0, NULL);
 	for (int i = 0; i < writer->n_pending; i++)
 	{
 		writer->pending_at[i]->result_tid = writer->pending[i]->tts_tid;
@@ -171,9 +170,24 @@ end(Writer *writer)
 	flush(writer);
 	for (int i = 0; i < writer->n_slots; i++)
 		ExecDropSingleTupleTableSlot(writer->pending[i]);
-	FreeBulkInsertState(writer->bulk);
 	ExecCloseIndices(writer->target);
 	FreeExecutorState(writer->estate);
+}
+
+/* Is the row of group i the first of its page?  Then tidies that. */
+static void
+tidy_before(Relation v, WeirGroup **groups, int i, int n)
+{
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&groups[i]->result_tid);
+	int			end = i + 1;
+
+	if (i > 0 && block ==
+		ItemPointerGetBlockNumberNoCheck(&groups[i - 1]->result_tid))
+		return;
+	while (end < n && block ==
+		   ItemPointerGetBlockNumberNoCheck(&groups[end]->result_tid))
+		end++;
+	weir_tidy(v, &groups[i]->result_tid, end - i);
 }
 
 void
@@ -196,6 +210,10 @@ weir_write_results(Relation v, WeirProjector *projector,
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
 		weir_progress++;
+		if (i + WEIR_GROUPS_AHEAD < n)
+			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
+		if (placed)
+			tidy_before(v, groups, i, n);
 		row = weir_project(projector, table, group);
 		ItemPointerSetInvalid(&placements[i].result_tid);
 		if (row != NULL && placed)

@@ -50,21 +50,35 @@ fill(TupleTableSlot *slot, const WeirGroupTable *table,
 }
 
 static void
-flush(Relation rel, TupleTableSlot **slots, WeirPlacement **at, int n,
-	  BulkInsertState bulk)
+flush(Relation rel, TupleTableSlot **slots, WeirPlacement **at, int n)
 {
 	if (n == 0)
 		return;
-	table_multi_insert(rel, slots, n, GetCurrentCommandId(true), 0, bulk);
+	table_multi_insert(rel, slots, n, GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < n; i++)
 		at[i]->state_tid = slots[i]->tts_tid;
+}
+
+/* Is the row of group i the first of its page?  Then tidies that. */
+static void
+tidy_before(Relation state_table, WeirGroup **groups, int i, int n)
+{
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&groups[i]->state_tid);
+	int			end = i + 1;
+
+	if (i > 0 && block ==
+		ItemPointerGetBlockNumberNoCheck(&groups[i - 1]->state_tid))
+		return;
+	while (end < n && block ==
+		   ItemPointerGetBlockNumberNoCheck(&groups[end]->state_tid))
+		end++;
+	weir_tidy(state_table, &groups[i]->state_tid, end - i);
 }
 
 void
 weir_write_states(Relation state_table, const WeirGroupTable *table,
 				  WeirGroup **groups, int n, WeirPlacement *placements)
 {
-	BulkInsertState bulk = GetBulkInsertState();
 	TupleTableSlot *slots[CHUNK];
 	StringInfoData bytes[CHUNK];
 	WeirPlacement *at[CHUNK];
@@ -83,6 +97,8 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
 		weir_progress++;
+		if (i + WEIR_GROUPS_AHEAD < n)
+			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
 		if (ItemPointerIsValid((ItemPointer) &group->state_tid))
 		{
 			ItemPointerData old = group->state_tid;
@@ -90,6 +106,7 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 			LockTupleMode mode;
 			WeirUpdateIndexes which;
 
+			tidy_before(state_table, groups, i, n);
 			fill(update_slot, table, group, &placements[i], &update_bytes);
 			if (table_tuple_update(state_table, &old, update_slot,
 								   GetCurrentCommandId(true),
@@ -114,11 +131,11 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 		at[pending++] = &placements[i];
 		if (pending == CHUNK)
 		{
-			flush(state_table, slots, at, pending, bulk);
+			flush(state_table, slots, at, pending);
 			pending = 0;
 		}
 	}
-	flush(state_table, slots, at, pending, bulk);
+	flush(state_table, slots, at, pending);
 
 	for (int i = 0; i < n_slots; i++)
 	{
@@ -127,7 +144,6 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 	}
 	ExecDropSingleTupleTableSlot(update_slot);
 	pfree(update_bytes.data);
-	FreeBulkInsertState(bulk);
 }
 
 void

@@ -30,6 +30,7 @@
 typedef struct Columns
 {
 	int			n;
+	char	   *free;			/* where the next key image goes */
 	char	   *images[WEIR_BATCH_ROWS];
 	uint32		lens[WEIR_BATCH_ROWS];
 	uint32		hashes[WEIR_BATCH_ROWS];
@@ -130,7 +131,7 @@ evaluate_window(WeirRun *run, const WeirBatch *batch, int row,
 		if (TIMESTAMP_NOT_FINITE(DatumGetTimestamp(time)))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("an infinite timestamp has no window")));
+					 errmsg("an infinite timestamp is in no window")));
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("timestamp out of range")));
@@ -162,7 +163,7 @@ evaluate_row(WeirRun *run, const WeirBatch *batch, int row)
 			evaluate_window(run, batch, row, key, &key_nulls[i]) :
 			evaluate(run, batch, row, key->column, key->expr, &key_nulls[i]);
 	}
-	columns.images[n] = run->images + (Size) n * run->image_room;
+	columns.images[n] = columns.free;
 	columns.lens[n] = weir_key_write(run->format, key_values, key_nulls,
 									 columns.images[n], &columns.hashes[n]);
 
@@ -185,6 +186,7 @@ evaluate_row(WeirRun *run, const WeirBatch *batch, int row)
 			input->values[n] = evaluate(run, batch, row, input->column,
 										input->arg_state, &input->nulls[n]);
 	}
+	columns.free += columns.lens[n];
 	columns.n++;
 	return true;
 }
@@ -412,6 +414,7 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 	int			save_context;
 
 	columns.n = 0;
+	columns.free = run->images;
 	ExecStoreAllNullTuple(run->row);
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(run->def->owner,

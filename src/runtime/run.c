@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/lsyscache.h"
@@ -58,6 +59,13 @@ prepare_keys(WeirRun *run)
 	run->image_room = MAXALIGN(weir_key_room(run->format));
 }
 
+/* A condition is true or not: NULL rejects, as in WHERE. */
+static ExprState *
+condition(Expr *expr)
+{
+	return ExecInitQual(make_ands_implicit(expr), NULL);
+}
+
 /* The input of a call, shared with an earlier call that has the same. */
 static int
 find_input(WeirRun *run, const WeirAggregateCall *call)
@@ -73,7 +81,7 @@ find_input(WeirRun *run, const WeirAggregateCall *call)
 	input->filter = call->filter;
 	input->column = bare_column(call->arg);
 	input->arg_state = ExecInitExpr(call->arg, NULL);
-	input->filter_state = ExecInitExpr(call->filter, NULL);
+	input->filter_state = condition(call->filter);
 	input->values = palloc0(sizeof(Datum) * WEIR_BATCH_ROWS);
 	input->nulls = palloc0(sizeof(bool) * WEIR_BATCH_ROWS);
 	return run->n_inputs++;
@@ -237,7 +245,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		run->row = MakeSingleTupleTableSlot(CreateTupleDescCopy(stream_desc),
 											&TTSOpsVirtual);
 		run->econtext->ecxt_scantuple = run->row;
-		run->filter = ExecInitExpr(run->plan->filter, NULL);
+		run->filter = condition(run->plan->filter);
 		run->images = palloc(run->image_room * WEIR_BATCH_ROWS);
 		run->max_dirty = 1024;
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);

@@ -67,6 +67,63 @@ stage_everything(WeirRun *run, Staged *staged)
 }
 
 /*
+ * Where a group comes in the order of writing: groups that have a row by its
+ * place, so that each page is visited once; then new ones by their keys, so
+ * that neighbours in the index come one after the other.
+ */
+typedef struct Turn
+{
+	uint64		first;
+	uint64		second;
+	WeirGroup  *group;
+} Turn;
+
+#define ST_SORT sort_turns
+#define ST_ELEMENT_TYPE Turn
+#define ST_COMPARE(a, b) \
+	((a)->first != (b)->first ? ((a)->first < (b)->first ? -1 : 1) : \
+	 (a)->second != (b)->second ? ((a)->second < (b)->second ? -1 : 1) : 0)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+static void
+order_groups(const WeirRun *run, Staged *staged)
+{
+	const WeirKeyFormat *format = run->format;
+	Turn	   *turns = MemoryContextAllocHuge(CurrentMemoryContext,
+											   sizeof(Turn) * Max(staged->n, 1));
+
+	for (int i = 0; i < staged->n; i++)
+	{
+		WeirGroup  *group = staged->groups[i];
+		const char *image = weir_group_key(run->table, group);
+		ItemPointer tid = &group->result_tid;
+		Turn	   *turn = &turns[i];
+
+		if (i + WEIR_GROUPS_AHEAD < staged->n)
+			weir_group_prefetch(staged->groups[i + WEIR_GROUPS_AHEAD]);
+		turn->group = group;
+		turn->second = 0;
+		if (ItemPointerIsValid(tid))
+			turn->first = (uint64) ItemPointerGetBlockNumber(tid) << 16 |
+				ItemPointerGetOffsetNumber(tid);
+		else
+		{
+			turn->first = UINT64CONST(1) << 63;
+			if (format->n > 0)
+				turn->first |= weir_key_rank(format, image, 0) >> 1;
+			if (format->n > 1)
+				turn->second = weir_key_rank(format, image, 1);
+		}
+	}
+	sort_turns(turns, staged->n);
+	for (int i = 0; i < staged->n; i++)
+		staged->groups[i] = turns[i].group;
+	pfree(turns);
+}
+
+/*
  * Locks v and its state table, then looks at the definition, in that order.
  * A rebuild truncates the state table, which waits for us, or we for it.
  * Looking first would lose the rebuild:
@@ -85,17 +142,17 @@ open_view(WeirRun *run, Relation *state_table)
 		*state_table = try_relation_open(run->def->state_table, RowExclusiveLock);
 	if (v == NULL || *state_table == NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
+				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the view was dropped")));
 	now = weir_catalog_view(run->def->relid);
 	if (now == NULL || now->paused || now->epoch != run->def->epoch)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
+				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the definition of the view has changed")));
 	/* VACUUM FULL and the like have moved its rows: load them again */
 	if (weir_filenode(*state_table) != run->state_filenode)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
+				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the state table was rewritten")));
 	weir_check_shape(v, weir_projector_desc(run->projector));
 	return v;
@@ -153,6 +210,7 @@ write_run(WeirRun *run, Staged *staged)
 		staged->groups = run->dirty;
 		staged->n = run->n_dirty;
 	}
+	order_groups(run, staged);
 	staged->placements = MemoryContextAllocHuge(CurrentMemoryContext,
 												sizeof(WeirPlacement) *
 												Max(staged->n, 1));

@@ -17,6 +17,9 @@
  */
 #include "runtime/worker.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <time.h>
 
 #include "access/xact.h"
@@ -74,9 +77,26 @@ leave_slot(int code, Datum arg)
 	ConditionVariableBroadcast(&weir_shared->answered);
 }
 
+/*
+ * librdkafka allocates megabytes for each answer of a broker and frees them a
+ * moment later.  Left to itself, the C library fetches them from the kernel
+ * and gives them back each time, and the faults of fresh pages cost as much
+ * as decoding does; the 64 MB that it may keep are of the order of what a
+ * consumer queues anyhow.
+ */
+static void
+keep_freed_memory(void)
+{
+#ifdef __GLIBC__
+	(void) mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
+	(void) mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
+#endif
+}
+
 static void
 start(const WeirWorkerArgs *args)
 {
+	keep_freed_memory();
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();

@@ -30,6 +30,12 @@ extern PGDLLEXPORT void weir_worker_main(Datum arg);
 /* The share of a core that this process used lately, its threads included. */
 extern double weir_busy_share(void);
 
+/*
+ * "The definition has changed beneath us": no stall, the reload will tell.  A
+ * SQLSTATE of our own, since a user's expression can raise any other.
+ */
+#define WEIR_ERRCODE_CHANGED MAKE_SQLSTATE('W', 'E', 'I', 'R', '1')
+
 /* ---- a batch: messages of one stream, decoded once for all its views ---- */
 
 /* Small enough for its columns to stay in cache, large enough to amortise. */

@@ -19,7 +19,9 @@
  * 4. Threads end with the statement.  A handle belongs to a ResourceOwner,
  *	  which closes it when the statement fails, or to nobody, and then to the
  *	  process: a hook closes it before exit() runs OpenSSL's destructors under
- *	  the feet of threads that use it.
+ *	  the feet of threads that use it.  A thread that hangs (in getaddrinfo()
+ *	  with a dead name server, or behind a commit that a frozen coordinator
+ *	  does not answer) is given a second, see end_client().
  * 5. What a broker says is not trusted: names and error texts are reduced to
  *	  printable ASCII before they reach a message, and every host that a broker
  *	  advertises goes through the server's allow-list.
@@ -31,7 +33,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -44,6 +49,25 @@
 
 /* Every handle of this process, so that exit and abort can find them. */
 static dlist_head open_handles = DLIST_STATIC_INIT(open_handles);
+
+/* How long a close may take. */
+#define CLOSE_SECONDS 1
+
+/*
+ * The end of a client, shared between our thread and the one that waits for
+ * librdkafka's; malloc'd, and freed by whoever is last.
+ */
+typedef struct ClientEnd
+{
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	rd_kafka_t *rk;
+	bool		done;
+} ClientEnd;
+
+/* Handles whose client had not ended in time, until it has. */
+static dlist_head late_handles = DLIST_STATIC_INIT(late_handles);
+static int	exit_code = 0;		/* of this process, once it exits */
 
 static void copy_clean(char *to, size_t size, const char *from);
 static int	sqlstate_of(rd_kafka_resp_err_t code);
@@ -62,6 +86,10 @@ static void release_handles(ResourceReleasePhase phase, bool is_commit,
 							bool is_top_level, void *arg);
 static void close_all_handles(int code, Datum arg);
 static void make_pipe(WeirKafkaHandle *handle);
+static bool end_client(WeirKafkaHandle *handle);
+static void *wait_for_end(void *arg);
+static void free_late_handles(void);
+static void leave_late_threads(void);
 
 WeirKafkaHandle *
 weir_kafka_handle_open(Oid foreign_table, Oid user_id, rd_kafka_type_t type,
@@ -191,14 +219,13 @@ make_pipe(WeirKafkaHandle *handle)
 	}
 }
 
-/*
- * Takes as long as the threads need to notice, some milliseconds.  The one
- * exception is a thread that sits in getaddrinfo() with a dead name server.
- */
 void
 weir_kafka_handle_close(WeirKafkaHandle *handle)
 {
+	bool		ended = true;
+
 	dlist_delete(&handle->node);
+	free_late_handles();
 
 	/* messages and topics hold references: destroy would wait for them */
 	weir_kafka_handle_release(handle);
@@ -215,7 +242,7 @@ weir_kafka_handle_close(WeirKafkaHandle *handle)
 		rd_kafka_purge(handle->rk, RD_KAFKA_PURGE_F_QUEUE |
 					   RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
 	if (handle->rk != NULL)
-		rd_kafka_destroy_flags(handle->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+		ended = end_client(handle);
 	if (handle->pipe[0] >= 0)
 	{
 		close(handle->pipe[0]);
@@ -223,7 +250,146 @@ weir_kafka_handle_close(WeirKafkaHandle *handle)
 		ReleaseExternalFD();
 		ReleaseExternalFD();
 	}
-	MemoryContextDelete(handle->mcxt);
+
+	/* a late thread may still look at the allow-list of hosts */
+	if (ended)
+		MemoryContextDelete(handle->mcxt);
+	else
+		dlist_push_head(&late_handles, &handle->node);
+}
+
+/*
+ * Ends librdkafka's threads, which takes them some milliseconds; true when
+ * they are gone.
+ *
+ * rd_kafka_destroy() joins them, and knows no time-out.  So a thread of our
+ * own calls it and we wait for that.  If it takes too long the statement goes
+ * on without them: they can do no harm, since their client has been told to
+ * end and they touch nothing of Postgres'; and the process, should it exit
+ * meanwhile, does so without running their libraries' destructors.
+ */
+static bool
+end_client(WeirKafkaHandle *handle)
+{
+	ClientEnd  *end = malloc(sizeof(ClientEnd));
+	pthread_t	thread;
+	sigset_t	all;
+	sigset_t	before;
+	struct timespec deadline;
+	bool		started;
+	bool		done;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	started = false;
+	if (end != NULL)
+	{
+		pthread_mutex_init(&end->lock, NULL);
+		pthread_cond_init(&end->changed, NULL);
+		end->rk = handle->rk;
+		end->done = false;
+		started = (pthread_create(&thread, NULL, wait_for_end, end) == 0);
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+
+	if (!started)
+	{
+		/* out of memory or threads: then it takes what it takes */
+		free(end);
+		rd_kafka_destroy_flags(handle->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+		return true;
+	}
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += CLOSE_SECONDS;
+	pthread_mutex_lock(&end->lock);
+	while (!end->done &&
+		   pthread_cond_timedwait(&end->changed, &end->lock, &deadline) == 0)
+		;
+	done = end->done;
+	pthread_mutex_unlock(&end->lock);
+
+	if (done)
+	{
+		pthread_join(thread, NULL);
+		pthread_cond_destroy(&end->changed);
+		pthread_mutex_destroy(&end->lock);
+		free(end);
+	}
+	else
+	{
+		static bool hook_is_set = false;
+
+		if (!hook_is_set)
+			hook_is_set = (atexit(leave_late_threads) == 0);
+		pthread_detach(thread);
+		handle->end = end;
+	}
+	return done;
+}
+
+/* In the thread that ends a client. */
+static void *
+wait_for_end(void *arg)
+{
+	ClientEnd  *end = arg;
+
+	rd_kafka_destroy_flags(end->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	pthread_mutex_lock(&end->lock);
+	end->done = true;
+	pthread_cond_signal(&end->changed);
+	pthread_mutex_unlock(&end->lock);
+	return NULL;
+}
+
+/* Frees what late clients have left, of those that have ended by now. */
+static void
+free_late_handles(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &late_handles)
+	{
+		WeirKafkaHandle *handle = dlist_container(WeirKafkaHandle, node, iter.cur);
+		ClientEnd  *end = handle->end;
+		bool		done;
+
+		pthread_mutex_lock(&end->lock);
+		done = end->done;
+		pthread_mutex_unlock(&end->lock);
+		if (!done)
+			continue;
+
+		/*
+		 * Its last act was to release the lock; the few bytes of end are not
+		 * worth finding out whether it has returned from that.
+		 */
+		dlist_delete(&handle->node);
+		MemoryContextDelete(handle->mcxt);
+	}
+}
+
+/*
+ * In exit(), before the destructors of libraries that were loaded earlier:
+ * those of OpenSSL would crash a thread that still uses it, and a crash of one
+ * backend restarts them all.  Everything of Postgres' has been done by now.
+ */
+static void
+leave_late_threads(void)
+{
+	dlist_iter	iter;
+	bool		late = false;
+
+	dlist_foreach(iter, &late_handles)
+	{
+		ClientEnd  *end = dlist_container(WeirKafkaHandle, node, iter.cur)->end;
+
+		pthread_mutex_lock(&end->lock);
+		late |= !end->done;
+		pthread_mutex_unlock(&end->lock);
+	}
+	if (late)
+		_exit(exit_code);
 }
 
 void
@@ -267,6 +433,7 @@ close_all_handles(int code, Datum arg)
 {
 	dlist_mutable_iter iter;
 
+	exit_code = code;
 	dlist_foreach_modify(iter, &open_handles)
 		weir_kafka_handle_close(dlist_container(WeirKafkaHandle, node, iter.cur));
 }
@@ -347,6 +514,16 @@ weir_kafka_event_set(WeirKafkaEvent *event, rd_kafka_resp_err_t code,
 			   (text != NULL && text[0] != '\0') ? text : rd_kafka_err2str(code));
 }
 
+/* For the next poll to report; the newest stays when there are too many. */
+void
+weir_kafka_handle_note(WeirKafkaHandle *handle, const WeirKafkaEvent *event)
+{
+	handle->events[Min(handle->n_events, WEIR_KAFKA_MAX_EVENTS - 1)] = *event;
+	if (handle->n_events < WEIR_KAFKA_MAX_EVENTS)
+		handle->n_events++;
+	handle->n_sent = Min(handle->n_sent, handle->n_events - 1);
+}
+
 static int
 sqlstate_of(rd_kafka_resp_err_t code)
 {
@@ -421,6 +598,15 @@ is_transient(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE:
 		case RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED:
 			return true;
+
+			/*
+			 * A broker that has just started may not know the topic yet; that
+			 * it is gone is said by weir_kafka_list(), which asks again.
+			 */
+		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+			return true;
 		default:
 			return false;
 	}
@@ -485,7 +671,7 @@ static void
 on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 {
 	WeirKafkaHandle *handle = opaque;
-	WeirKafkaEvent *event;
+	WeirKafkaEvent event;
 	char		fatal[WEIR_KAFKA_TEXT_LEN] = "";
 
 	/*
@@ -502,17 +688,18 @@ on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 		}
 	}
 
-	/* we read without a group; acknowledgements may fail (source.h) */
-	if (code == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+	/*
+	 * We read without a group, and acknowledgements may fail (source.h): what
+	 * happens to its coordinator is no error of the source.
+	 */
+	if (code == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED ||
+		(reason != NULL && strncmp(reason, "GroupCoordinator", 16) == 0))
 		return;
 
-	/* the newest stays when there are too many */
-	event = &handle->events[Min(handle->n_events, WEIR_KAFKA_MAX_EVENTS - 1)];
-	weir_kafka_event_set(event, code, reason);
+	weir_kafka_event_set(&event, code, reason);
 	if (reason == fatal)
-		event->transient = false;
-	if (handle->n_events < WEIR_KAFKA_MAX_EVENTS)
-		handle->n_events++;
+		event.transient = false;
+	weir_kafka_handle_note(handle, &event);
 
 	/* "all brokers are down" says less than the reason before it */
 	if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)

@@ -46,6 +46,7 @@ typedef struct WeirKafkaHandle
 	int			pipe[2];		/* written by librdkafka when queue fills */
 	WeirKafkaTarget *target;	/* copied options */
 	char		group[64];
+	struct ClientEnd *end;		/* of one that ends late */
 
 	/* Filled by callbacks, which run in our thread inside a poll only. */
 	WeirKafkaEvent events[WEIR_KAFKA_MAX_EVENTS];
@@ -75,7 +76,7 @@ extern WeirKafkaHandle *weir_kafka_handle_open(Oid foreign_table, Oid user_id,
 											   rd_kafka_type_t type,
 											   ResourceOwner owner);
 
-/* Ends all its threads.  Never raises. */
+/* Ends all its threads, within a second.  Never raises. */
 extern void weir_kafka_handle_close(WeirKafkaHandle *handle);
 
 /* Writes what the callbacks have gathered to the log.  May be interrupted. */
@@ -104,7 +105,11 @@ extern void weir_kafka_handle_wait(WeirKafkaHandle *handle, int timeout_ms);
 extern void weir_kafka_event_set(WeirKafkaEvent *event,
 								 rd_kafka_resp_err_t code, const char *text);
 
-/* Raises one, with `what` as the primary message. */
+/* Leaves one for the next poll. */
+extern void weir_kafka_handle_note(WeirKafkaHandle *handle,
+								   const WeirKafkaEvent *event);
+
+/* Raises one, in the words that suit its sqlstate. */
 weir_noreturn extern void weir_kafka_raise(const WeirKafkaHandle *handle,
 							 const WeirKafkaEvent *event);
 

@@ -814,12 +814,8 @@ weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 		"enable.auto.offset.store", "false",
 		"enable.partition.eof", "true",
 		"max.poll.interval.ms", "86400000",	/* no group, so no rebalance */
-
-		/*
-		 * How long an acknowledgement waits for the group's coordinator to be
-		 * found, and with it, whoever closes the consumer meanwhile.
-		 */
-		"session.timeout.ms", "200",
+		"session.timeout.ms", "1000",	/* else a close waits longer for a lost
+										 * acknowledgement */
 		NULL
 	};
 	static const char *const producer_fixed[] = {
@@ -844,6 +840,11 @@ weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 		if (!set_property(conf, sets[0][i], sets[0][i + 1],
 						  error, sizeof(error)))
 			failed_name = sets[0][i];
+
+	/* how long a full queue goes unlooked at: a second is the default */
+	if (!producer && rd_kafka_version() >= WEIR_KAFKA_QUEUE_BACKOFF)
+		(void) set_property(conf, "fetch.queue.backoff.ms", "10",
+							error, sizeof(error));
 
 	for (lc = list_head(target->properties);
 		 lc != NULL && failed_name == NULL;

@@ -91,11 +91,24 @@ WeirPartitionRange *
 weir_kafka_ranges(WeirKafkaConsumer *consumer, int timeout_ms,
 				  int *n_partitions)
 {
+	WeirKafkaHandle *handle = weir_kafka_handle_of(consumer);
+	WeirPartitionRange *ranges;
 	WeirKafkaEvent failure;
 
 	/* callbacks would swallow messages: leave them to the next poll */
-	return weir_kafka_list(weir_kafka_handle_of(consumer), DT_NOBEGIN,
-						   timeout_ms, false, n_partitions, &failure);
+	ranges = weir_kafka_list(handle, DT_NOBEGIN, timeout_ms, false,
+							 n_partitions, &failure);
+
+	/*
+	 * librdkafka says nothing to a consumer whose topic is deleted, it only
+	 * stops delivering: this is where that is found out.
+	 */
+	if (ranges == NULL && !failure.transient)
+	{
+		weir_kafka_handle_note(handle, &failure);
+		weir_kafka_handle_wake(handle);
+	}
+	return ranges;
 }
 
 WeirPartitionRange *
@@ -297,21 +310,22 @@ try_again(Patience *patience, rd_kafka_resp_err_t code)
 		return false;
 
 	weir_kafka_event_set(patience->failure, code, NULL);
-	if (patience->failure->transient)
-		weir_kafka_event_set(patience->failure, code,
-							 handle->last_words[0] ? handle->last_words :
-							 "no broker has answered within the time-out");
 	now = GetCurrentTimestamp();
 	if (patience->failure->sqlstate == ERRCODE_UNDEFINED_TABLE)
 	{
 		if (patience->unknown_until == 0)
 			patience->unknown_until =
 				TimestampTzPlusMilliseconds(now, UNKNOWN_TOPIC_MS);
+		patience->failure->transient = false;
 		if (now >= patience->unknown_until)
 			return false;
 	}
 	else if (!patience->failure->transient)
 		return false;
+	else
+		weir_kafka_event_set(patience->failure, code,
+							 handle->last_words[0] ? handle->last_words :
+							 "no broker has answered within the time-out");
 	if (now >= patience->deadline)
 		return false;
 

@@ -14,6 +14,7 @@
 #include "state/state.h"
 
 #include "catalog/pg_type.h"
+#include "port/pg_bswap.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
@@ -266,4 +267,39 @@ weir_key_read(const WeirKeyFormat *format, const char *image,
 			at += (datumGetSize(values[i], false, part->typlen) + 7) & ~(Size) 7;
 		}
 	}
+}
+
+uint64
+weir_key_rank(const WeirKeyFormat *format, const char *image, int part)
+{
+	const char *at = image + BITMAP_BYTES(format->n);
+	const WeirKeyPart *wanted = &format->parts[part];
+	uint64		rank = 0;
+
+	if (is_null(image, part))
+		return PG_UINT64_MAX;
+	for (int i = 0; i < part; i++)
+	{
+		if (is_null(image, i))
+			continue;
+		at += format->parts[i].typbyval ? sizeof(Datum) :
+			(datumGetSize(PointerGetDatum(at), false,
+						  format->parts[i].typlen) + 7) & ~(Size) 7;
+	}
+	if (wanted->typbyval)
+	{
+		/* as a signed number */
+		memcpy(&rank, at, sizeof(rank));
+		return rank ^ (UINT64CONST(1) << 63);
+	}
+	/* as bytes; what is shorter than eight is padded */
+	if (wanted->typlen == -1)
+	{
+		Size		len = VARSIZE(at) - VARHDRSZ;
+
+		memcpy(&rank, at + VARHDRSZ, Min(len, sizeof(rank)));
+	}
+	else
+		memcpy(&rank, at, sizeof(rank));
+	return pg_ntoh64(rank);
 }

@@ -86,6 +86,13 @@ extern Size weir_key_room(const WeirKeyFormat *format);
 extern void weir_key_read(const WeirKeyFormat *format, const char *image,
 						  Datum *values, bool *nulls);
 
+/*
+ * A number that orders keys by one of their parts, roughly as an index does: a
+ * hint for locality, of no meaning.
+ */
+extern uint64 weir_key_rank(const WeirKeyFormat *format, const char *image,
+							int part);
+
 /* The hash of an image that was written earlier, perhaps by another build. */
 extern uint32 weir_key_hash(const WeirKeyFormat *format, const char *image,
 							uint32 len);
@@ -105,6 +112,20 @@ typedef struct WeirGroup
 #define WEIR_GROUP_DIRTY 0x0001 /* changed since the last commit */
 
 #define WEIR_GROUP_WORDS(group) ((char *) (group) + sizeof(WeirGroup))
+
+/*
+ * For loops over many groups, which lie all over a memory that no cache holds:
+ * so many groups ahead, enough for memory to answer meanwhile.
+ */
+#define WEIR_GROUPS_AHEAD 6
+
+static inline void
+weir_group_prefetch(const WeirGroup *group)
+{
+	__builtin_prefetch(group);
+	__builtin_prefetch((const char *) group + 64);
+	__builtin_prefetch((const char *) group + 128);
+}
 
 typedef struct WeirGroupTable WeirGroupTable;
 
