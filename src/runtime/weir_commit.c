@@ -308,7 +308,6 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		current = NULL;
 		WEIR_FAULT("commit-before");
 		CommitTransactionCommand();
-		WEIR_FAULT("commit-after");
 		MemoryContextSwitchTo(caller);
 	}
 	PG_CATCH();
@@ -327,6 +326,8 @@ weir_commit_runs(List *runs, ErrorData **failure)
 
 	if (failed == NULL)
 	{
+		/* an error from here to the end of apply() is the worker's end */
+		WEIR_FAULT("commit-after");
 		INSTR_TIME_SET_CURRENT(ended);
 		INSTR_TIME_SUBTRACT(ended, begun);
 		for (int i = 0; i < n; i++)
