@@ -421,12 +421,12 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 						   save_context | SECURITY_RESTRICTED_OPERATION);
 	while (at < batch->n && evaluate_guarded(run, batch, &at))
 		;
-	SetUserIdAndSecContext(save_user, save_context);
 	run->row->tts_values = slot_values;
 	run->row->tts_isnull = slot_nulls;
 	take_fingerprints(run, batch, Min(at, batch->n));
 
 	WEIR_FAULT("fold-before-apply");
-	apply(run);
+	apply(run);					/* equality and order of types may be a user's */
+	SetUserIdAndSecContext(save_user, save_context);
 	ResetExprContext(run->econtext);
 }

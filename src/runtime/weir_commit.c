@@ -145,7 +145,8 @@ open_view(WeirRun *run, Relation *state_table)
 				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the view was dropped")));
 	now = weir_catalog_view(run->def->relid);
-	if (now == NULL || now->paused || now->epoch != run->def->epoch)
+	if (now == NULL || now->paused || now->epoch != run->def->epoch ||
+		now->owner != run->def->owner)
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the definition of the view has changed")));
