@@ -19,6 +19,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -134,6 +135,22 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 	}
 }
 
+void
+weir_owner_begin(WeirOwnerScope *scope, Oid owner)
+{
+	GetUserIdAndSecContext(&scope->user, &scope->sec_context);
+	SetUserIdAndSecContext(owner,
+						   scope->sec_context | SECURITY_RESTRICTED_OPERATION);
+	scope->guc_level = NewGUCNestLevel();
+}
+
+void
+weir_owner_end(const WeirOwnerScope *scope)
+{
+	AtEOXact_GUC(false, scope->guc_level);
+	SetUserIdAndSecContext(scope->user, scope->sec_context);
+}
+
 /* v must still have the columns that Q gives it. */
 void
 weir_check_shape(Relation v, TupleDesc wanted)
@@ -161,11 +178,14 @@ load(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 	Relation	state_table;
 	bool		stalled;
 	Oid			filenode;
+	WeirOwnerScope scope;
 
 	if (run->plan->window_key >= 0)
 		window = &run->keys[run->plan->window_key].tumble;
+	weir_owner_begin(&scope, def->owner);
 	run->projector = weir_projector_create(run->plan, run->format, window,
 										   run->states, finishes, state_of);
+	weir_owner_end(&scope);
 	run->table = weir_group_table_create(run->mcxt, run->format, run->states,
 										 run->n_states, words_size);
 
@@ -225,14 +245,16 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		WeirFinish *finishes;
 		int		   *state_of;
 		Size		words_size;
+		WeirOwnerScope scope;
 
 		weir_check_source_privileges(weir_catalog_query(def->query_view),
 									 def->owner);
-		/* folding constants runs functions of the user */
-		SetUserIdAndSecContext(def->owner,
-							   save_context | SECURITY_RESTRICTED_OPERATION);
+		/*
+		 * Folding constants runs functions of the user, and getting an
+		 * expression ready checks that he may call those in it.
+		 */
+		weir_owner_begin(&scope, def->owner);
 		run->plan = weir_plan_query(weir_catalog_query(def->query_view));
-		SetUserIdAndSecContext(save_user, save_context);
 
 		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
 		state_of = palloc0(sizeof(int) * Max(run->plan->n_calls, 1));
@@ -246,6 +268,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 											&TTSOpsVirtual);
 		run->econtext->ecxt_scantuple = run->row;
 		run->filter = condition(run->plan->filter);
+		weir_owner_end(&scope);
 		run->images = palloc(run->image_room * WEIR_BATCH_ROWS);
 		run->max_dirty = 1024;
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
