@@ -416,12 +416,9 @@ weir_feed_decode(WeirFeed *feed)
 {
 	WeirBatch  *batch = &feed->batch;
 	volatile int at = 0;
-	Oid			save_user;
-	int			save_context;
+	WeirOwnerScope scope;
 
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(feed->owner,
-						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_owner_begin(&scope, feed->owner);
 	while (at < batch->n)
 	{
 		MemoryContext caller = CurrentMemoryContext;
@@ -452,7 +449,7 @@ weir_feed_decode(WeirFeed *feed)
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 	}
-	SetUserIdAndSecContext(save_user, save_context);
+	weir_owner_end(&scope);
 }
 
 void

@@ -19,6 +19,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -134,6 +135,22 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 	}
 }
 
+void
+weir_owner_begin(WeirOwnerScope *scope, Oid owner)
+{
+	GetUserIdAndSecContext(&scope->user, &scope->sec_context);
+	SetUserIdAndSecContext(owner,
+						   scope->sec_context | SECURITY_RESTRICTED_OPERATION);
+	scope->guc_level = NewGUCNestLevel();
+}
+
+void
+weir_owner_end(const WeirOwnerScope *scope)
+{
+	AtEOXact_GUC(false, scope->guc_level);
+	SetUserIdAndSecContext(scope->user, scope->sec_context);
+}
+
 /* v must still have the columns that Q gives it. */
 void
 weir_check_shape(Relation v, TupleDesc wanted)
@@ -232,6 +249,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		int		   *state_of;
 		Size		words_size;
 		Query	   *query;
+		WeirOwnerScope scope;
 
 		WEIR_FAULT("open");
 		query = weir_catalog_query(def->query_view);
@@ -245,8 +263,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		 * Folding constants runs functions of the user, and preparing
 		 * expressions asks whether he may execute them.
 		 */
-		SetUserIdAndSecContext(def->owner,
-							   save_context | SECURITY_RESTRICTED_OPERATION);
+		weir_owner_begin(&scope, def->owner);
 		run->plan = weir_plan_query(query);
 
 		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
@@ -265,7 +282,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		run->max_dirty = 1024;
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
 		load_groups(run, finishes, state_of, words_size);
-		SetUserIdAndSecContext(save_user, save_context);
+		weir_owner_end(&scope);
 
 		load_books(run);
 		add_grand_total(run);

@@ -162,15 +162,12 @@ open_view(WeirRun *run, Relation *state_table)
 static void
 write_results(WeirRun *run, Relation v, Staged *staged, bool rewrite)
 {
-	Oid			save_user;
-	int			save_context;
+	WeirOwnerScope scope;
 
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(run->def->owner,
-						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_owner_begin(&scope, run->def->owner);
 	weir_write_results(v, run->projector, run->table, staged->groups,
 					   staged->n, rewrite, staged->placements);
-	SetUserIdAndSecContext(save_user, save_context);
+	weir_owner_end(&scope);
 }
 
 static void

@@ -145,6 +145,23 @@ typedef struct WeirRun
 } WeirRun;
 
 /*
+ * Between these two everything runs with the rights of a view's owner, and
+ * what his functions do to settings is undone at the end: views of several
+ * owners share a worker, and a search_path that one of them leaves behind
+ * would choose the functions that the next one's run.  In a transaction; an
+ * error leaves nothing to clean up but the user, whom its abort restores.
+ */
+typedef struct WeirOwnerScope
+{
+	Oid			user;
+	int			sec_context;
+	int			guc_level;
+} WeirOwnerScope;
+
+extern void weir_owner_begin(WeirOwnerScope *scope, Oid owner);
+extern void weir_owner_end(const WeirOwnerScope *scope);
+
+/*
  * Opens a view: plans Q, loads its groups.  In a transaction; raises what
  * planning and loading raise, with nothing left behind.
  */
