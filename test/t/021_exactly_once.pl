@@ -151,6 +151,7 @@ CREATE TABLE truth AS
 	SELECT part, off, value IS NULL AS tombstone, (p).*
 	FROM (SELECT part, off, value, parse(value) AS p FROM raw OFFSET 0) t;
 ALTER TABLE truth ADD PRIMARY KEY (part, off);
+CREATE INDEX ON raw (chunk);
 ANALYZE truth;
 EOF2
 my $total = $partitions * $messages;
@@ -300,32 +301,40 @@ sub live_through
 	my $file = "${PostgreSQL::Test::Utils::tmp_check}/chunk";
 	my $fault = $point eq 'random' ? '' : "$point:$action:" . (1 + int rand 2);
 
-	set_fault($fault) if $fault;
 	sql("COPY (SELECT part, NULL, value FROM raw WHERE chunk = $chunk ORDER BY off, part) TO '$file'");
-	# over several commits, so that a point is reached more than once
 	open my $fh, '<', $file or die $!;
 	my @lines = <$fh>;
 	close $fh;
+	set_fault($fault) if $fault;
+
+	# Over several commits, so that a point is reached more than once.  As soon as
+	# the fault has fired it is taken back: whoever comes next counts anew.
 	my $step = 1 + int(@lines / 5);
+	my $found = 0;
+	my $deadline = time + 15;
+	my $look = sub {
+		return if !$fault || $found;
+		$found = slurp_file($node->logfile, $seen) =~ /fault point \Q$point\E: $action/ or return;
+		set_fault('');
+		revive() if $action eq 'crash';
+	};
 	while (my @some = splice @lines, 0, $step)
 	{
 		$broker->produce('events', @some);
 		sleep 0.05;
+		$look->();
 	}
 
 	if ($fault)
 	{
-		my $deadline = time + 10;
-		my $found = 0;
 		until ($found || time > $deadline)
 		{
-			$found = slurp_file($node->logfile, $seen) =~ /fault point \Q$point\E: $action/;
-			sleep 0.02 unless $found;
+			$look->();
+			sleep 0.02;
 		}
 		$fired{"$point $action"}++ if $found;
 		diag("$fault has not fired") unless $found;
 		set_fault('');
-		revive() if $action eq 'crash' && $found;
 	}
 	else
 	{
