@@ -23,6 +23,7 @@ OBJS = \
 	src/catalog/leave_database.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
+	src/catalog/rename_column.o \
 	src/catalog/run_sql.o \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \
@@ -81,7 +82,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options
+REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options security
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif

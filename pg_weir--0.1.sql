@@ -192,6 +192,14 @@ CREATE FUNCTION weir.definition(view regclass) RETURNS text
 AS 'MODULE_PATHNAME', 'weir_definition'
 LANGUAGE C STABLE STRICT SET search_path = pg_catalog, pg_temp;
 
+-- Dead letters are kept until the owner of the view deletes them.
+CREATE FUNCTION weir.delete_dead_letters(view regclass,
+	before timestamptz DEFAULT 'infinity')
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'weir_delete_dead_letters'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION weir.delete_dead_letters(regclass, timestamptz) IS 'delete the dead letters of a continuous view that are older than a time';
 COMMENT ON FUNCTION weir.read_only() IS 'trigger: keeps users from writing into a continuous view';
 COMMENT ON FUNCTION weir.pause(regclass) IS 'stop a continuous view; it keeps its rows and its positions';
 COMMENT ON FUNCTION weir.resume(regclass) IS 'let a paused or stalled continuous view go on';
@@ -272,15 +280,18 @@ WHERE pg_catalog.has_table_privilege(v.view, 'SELECT');
 
 -- lag counts offsets, of which compaction and transactions leave some empty.
 -- lag_seconds: how long ago the broker took the last message that was read.
+-- Both are NULL while nobody looks at the source: paused or stalled.
 CREATE VIEW weir.partitions WITH (security_barrier) AS
 SELECT d.view::pg_catalog.regclass AS view,
 	d.source::pg_catalog.regclass AS source,
 	p.partition,
 	p.position::pg_catalog.text AS position,
 	p.source_end::pg_catalog.text AS source_end,
-	CASE WHEN p.source_end IS NOT NULL
+	CASE WHEN d.paused OR s.sqlstate IS NOT NULL THEN NULL
+		 WHEN p.source_end IS NOT NULL
 		 THEN GREATEST(p.source_end OPERATOR(pg_catalog.-) p.position, 0) END AS lag,
-	CASE WHEN p.source_end OPERATOR(pg_catalog.<=) p.position THEN 0
+	CASE WHEN d.paused OR s.sqlstate IS NOT NULL THEN NULL
+		 WHEN p.source_end OPERATOR(pg_catalog.<=) p.position THEN 0
 		 WHEN p.last_time IS NOT NULL
 		 THEN GREATEST(0, EXTRACT(epoch FROM weir_data.now() OPERATOR(pg_catalog.-) p.last_time))
 	END::pg_catalog.float8 AS lag_seconds,
@@ -288,6 +299,7 @@ SELECT d.view::pg_catalog.regclass AS view,
 	NULL::pg_catalog.bool AS idle
 FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
+	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
 WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
 
 -- As of the last commit.  All groups are in memory and on disk.

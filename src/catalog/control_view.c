@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * control_view.c
- *	  weir.pause, weir.resume, weir.rebuild, weir.definition.
+ *	  weir.pause, weir.resume, weir.rebuild, weir.definition,
+ *	  weir.delete_dead_letters.
  *
  * The first three write down what is to be and wake the worker at commit; none
  * of them waits for it.  They update the view's row in weir_data.views: the
@@ -35,6 +36,7 @@ PG_FUNCTION_INFO_V1(weir_pause);
 PG_FUNCTION_INFO_V1(weir_resume);
 PG_FUNCTION_INFO_V1(weir_rebuild);
 PG_FUNCTION_INFO_V1(weir_definition);
+PG_FUNCTION_INFO_V1(weir_delete_dead_letters);
 
 /* A partition of a view as it stands before a rebuild. */
 typedef struct PartitionBooks
@@ -328,4 +330,19 @@ weir_definition(PG_FUNCTION_ARGS)
 	if (len > 0 && query[len - 1] == ';')
 		query[len - 1] = '\0';
 	PG_RETURN_TEXT_P(cstring_to_text(query));
+}
+
+/* Dead letters are kept until somebody has looked at them; returns how many. */
+Datum
+weir_delete_dead_letters(PG_FUNCTION_ARGS)
+{
+	WeirViewDef *view = get_view_to_control(PG_GETARG_OID(0),
+											"weir.delete_dead_letters()");
+	Oid			types[] = {TEXTOID, TIMESTAMPTZOID};
+	Datum		values[] = {CStringGetTextDatum(view->id), PG_GETARG_DATUM(1)};
+
+	PG_RETURN_INT64((int64) weir_run_sql("DELETE FROM weir_data.dead_letters"
+										 " WHERE view_id OPERATOR(pg_catalog.=) $1"
+										 " AND at OPERATOR(pg_catalog.<) $2",
+										 2, types, values));
 }

@@ -147,6 +147,11 @@ weir_process_utility(PlannedStmt *pstmt, const char *query_string,
 		weir_make_room(pstmt->utilityStmt);
 		run_next(pstmt, query_string, read_only_tree, context, params,
 				 query_env, dest, qc);
+		if (IsA(pstmt->utilityStmt, RenameStmt) && weir_catalog_exists())
+		{
+			CommandCounterIncrement();
+			weir_after_rename((RenameStmt *) pstmt->utilityStmt);
+		}
 		return;
 	}
 

@@ -139,6 +139,9 @@ extern void weir_run_sql_as_caller(const char *sql);
 extern void weir_install_label_provider(void);
 extern void weir_remove_label(void);
 
+/* rename_column.c: a renamed column of a JSON stream keeps its field. */
+extern void weir_after_rename(RenameStmt *stmt);
+
 /* leave_database.c: sends workers out of a database that stmt wants alone. */
 extern void weir_make_room(Node *stmt);
 

@@ -250,6 +250,7 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	if (query == NULL)
 		return NULL;
 	view->source = weir_query_source(query);
+	view->name = get_rel_name(view->relid);
 	view->paused = DatumGetBool(values[VIEWS_PAUSED - 1]);
 	view->epoch = DatumGetInt64(values[VIEWS_EPOCH - 1]);
 	view->settings = strings_of_array(values[VIEWS_SETTINGS - 1]);

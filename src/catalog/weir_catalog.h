@@ -45,6 +45,7 @@ typedef struct WeirViewDef
 	char		id[WEIR_ID_LEN + 1];
 	int64		epoch;			/* another one: begin again from the catalog */
 	Oid			relid;			/* v */
+	char	   *name;			/* of v, unqualified */
 	Oid			owner;			/* of v */
 	Oid			query_view;		/* weir_data.query_<id> */
 	Oid			state_table;	/* weir_data.state_<id> */

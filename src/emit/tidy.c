@@ -38,9 +38,12 @@ weir_tidy(Relation rel, const ItemPointerData *tid, int n)
 		return;
 	buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
 	page = BufferGetPage(buffer);
-	item = PageGetItemId(page, ItemPointerGetOffsetNumber(tid));
-	if (PageGetHeapFreeSpace(page) <
-		n * (MAXALIGN(ItemIdGetLength(item) + GROWTH) + sizeof(ItemIdData)))
-		heap_page_prune_opt(rel, buffer);
+	if (ItemPointerGetOffsetNumber(tid) <= PageGetMaxOffsetNumber(page))
+	{
+		item = PageGetItemId(page, ItemPointerGetOffsetNumber(tid));
+		if (PageGetHeapFreeSpace(page) <
+			n * (MAXALIGN(ItemIdGetLength(item) + GROWTH) + sizeof(ItemIdData)))
+			heap_page_prune_opt(rel, buffer);
+	}
 	ReleaseBuffer(buffer);
 }

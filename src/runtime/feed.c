@@ -151,6 +151,21 @@ make_decoder(WeirFeed *feed)
 		   sizeof(bool) * WEIR_BATCH_ROWS * feed->batch.natts);
 }
 
+/* The client may know better than "no answer": no topic, no permission. */
+static void
+raise_source_error(WeirFeed *feed)
+{
+	int			n = weir_kafka_poll(feed->consumer, feed->batch.messages,
+									WEIR_BATCH_ROWS);
+
+	for (int i = 0; i < n; i++)
+		if (feed->batch.messages[i].kind == WEIR_SOURCE_ERROR)
+			ereport(ERROR,
+					(errcode(feed->batch.messages[i].sqlstate),
+					 errmsg("source of \"%s\": %s", feed->name,
+							feed->batch.messages[i].payload)));
+}
+
 WeirFeed *
 weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 {
@@ -177,6 +192,8 @@ weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 		make_batch(feed);
 		feed->consumer = weir_kafka_open(stream, feed->owner);
 		ranges = weir_kafka_ranges(feed->consumer, OPEN_TIMEOUT_MS, &n);
+		if (ranges == NULL)
+			raise_source_error(feed);
 		if (ranges == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
@@ -399,12 +416,9 @@ weir_feed_decode(WeirFeed *feed)
 {
 	WeirBatch  *batch = &feed->batch;
 	volatile int at = 0;
-	Oid			save_user;
-	int			save_context;
+	WeirOwnerScope scope;
 
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(feed->owner,
-						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_owner_begin(&scope, feed->owner);
 	while (at < batch->n)
 	{
 		MemoryContext caller = CurrentMemoryContext;
@@ -435,7 +449,7 @@ weir_feed_decode(WeirFeed *feed)
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 	}
-	SetUserIdAndSecContext(save_user, save_context);
+	weir_owner_end(&scope);
 }
 
 void

@@ -131,7 +131,7 @@ evaluate_window(WeirRun *run, const WeirBatch *batch, int row,
 		if (TIMESTAMP_NOT_FINITE(DatumGetTimestamp(time)))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("an infinite timestamp has no window")));
+					 errmsg("an infinite timestamp is in no window")));
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("timestamp out of range")));
@@ -410,15 +410,12 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 	volatile int at = 0;
 	Datum	   *slot_values = run->row->tts_values;
 	bool	   *slot_nulls = run->row->tts_isnull;
-	Oid			save_user;
-	int			save_context;
+	WeirOwnerScope scope;
 
 	columns.n = 0;
 	columns.free = run->images;
 	ExecStoreAllNullTuple(run->row);
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(run->def->owner,
-						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_owner_begin(&scope, run->def->owner);
 	while (at < batch->n && evaluate_guarded(run, batch, &at))
 		;
 	run->row->tts_values = slot_values;
@@ -427,6 +424,6 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 
 	WEIR_FAULT("fold-before-apply");
 	apply(run);					/* equality and order of types may be a user's */
-	SetUserIdAndSecContext(save_user, save_context);
+	weir_owner_end(&scope);
 	ResetExprContext(run->econtext);
 }

@@ -98,6 +98,7 @@ make_member(WeirViewDef *def)
 	member->def = palloc(sizeof(WeirViewDef));
 	*member->def = *def;
 	member->def->settings = copyObject(def->settings);
+	member->def->name = pstrdup(def->name);
 	member->backoff_ms = FIRST_BACKOFF_MS;
 	member->stalled = true;		/* perhaps: the first opening clears it */
 	MemoryContextSwitchTo(old);
@@ -354,11 +355,14 @@ put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error,
 	member->backoff_ms = Min(member->backoff_ms * 2, LAST_BACKOFF_MS);
 
 	/* dropped, paused or altered beneath us: the reload will tell */
-	if (error->sqlerrcode == WEIR_ERRCODE_GONE)
+	if (error->sqlerrcode == WEIR_ERRCODE_CHANGED)
+	{
+		member->retry_at = 0;
 		return;
+	}
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("continuous view %s stalls: %s", member->def->id,
+			 errmsg("continuous view \"%s\" stalls: %s", member->def->name,
 					error->message ? error->message : "unknown error"),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0));
 	record_stall(member, error);

@@ -60,6 +60,13 @@ prepare_keys(WeirRun *run)
 	run->image_room = MAXALIGN(weir_key_room(run->format));
 }
 
+/* A condition is true or not: NULL rejects, as in WHERE. */
+static ExprState *
+condition(Expr *expr)
+{
+	return ExecInitQual(make_ands_implicit(expr), NULL);
+}
+
 /* The input of a call, shared with an earlier call that has the same. */
 static int
 find_input(WeirRun *run, const WeirAggregateCall *call)
@@ -75,7 +82,7 @@ find_input(WeirRun *run, const WeirAggregateCall *call)
 	input->filter = call->filter;
 	input->column = bare_column(call->arg);
 	input->arg_state = ExecInitExpr(call->arg, NULL);
-	input->filter_state = ExecInitQual(make_ands_implicit(call->filter), NULL);
+	input->filter_state = condition(call->filter);
 	input->values = palloc0(sizeof(Datum) * WEIR_BATCH_ROWS);
 	input->nulls = palloc0(sizeof(bool) * WEIR_BATCH_ROWS);
 	return run->n_inputs++;
@@ -126,6 +133,22 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 		}
 		state_of[i] = s;
 	}
+}
+
+void
+weir_owner_begin(WeirOwnerScope *scope, Oid owner)
+{
+	GetUserIdAndSecContext(&scope->user, &scope->sec_context);
+	SetUserIdAndSecContext(owner,
+						   scope->sec_context | SECURITY_RESTRICTED_OPERATION);
+	scope->guc_level = NewGUCNestLevel();
+}
+
+void
+weir_owner_end(const WeirOwnerScope *scope)
+{
+	AtEOXact_GUC(false, scope->guc_level);
+	SetUserIdAndSecContext(scope->user, scope->sec_context);
 }
 
 /* v must still have the columns that Q gives it. */
@@ -226,13 +249,13 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		int		   *state_of;
 		Size		words_size;
 		Query	   *query;
-		int			guc_level;
+		WeirOwnerScope scope;
 
 		WEIR_FAULT("open");
 		query = weir_catalog_query(def->query_view);
 		if (query == NULL)
 			ereport(ERROR,
-					(errcode(WEIR_ERRCODE_GONE),
+					(errcode(WEIR_ERRCODE_CHANGED),
 					 errmsg("the view was dropped")));
 		weir_check_source_privileges(query, def->owner);
 
@@ -240,9 +263,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		 * Folding constants runs functions of the user, and preparing
 		 * expressions asks whether he may execute them.
 		 */
-		SetUserIdAndSecContext(def->owner,
-							   save_context | SECURITY_RESTRICTED_OPERATION);
-		guc_level = NewGUCNestLevel();
+		weir_owner_begin(&scope, def->owner);
 		run->plan = weir_plan_query(query);
 
 		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
@@ -256,13 +277,12 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		run->row = MakeSingleTupleTableSlot(CreateTupleDescCopy(stream_desc),
 											&TTSOpsVirtual);
 		run->econtext->ecxt_scantuple = run->row;
-		run->filter = ExecInitQual(make_ands_implicit(run->plan->filter), NULL);
+		run->filter = condition(run->plan->filter);
 		run->images = palloc(run->image_room * WEIR_BATCH_ROWS);
 		run->max_dirty = 1024;
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
 		load_groups(run, finishes, state_of, words_size);
-		AtEOXact_GUC(false, guc_level);
-		SetUserIdAndSecContext(save_user, save_context);
+		weir_owner_end(&scope);
 
 		load_books(run);
 		add_grand_total(run);

@@ -36,7 +36,6 @@
 #include "runtime/watchdog.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -143,18 +142,18 @@ open_view(WeirRun *run, Relation *state_table)
 		*state_table = try_relation_open(run->def->state_table, RowExclusiveLock);
 	if (v == NULL || *state_table == NULL)
 		ereport(ERROR,
-				(errcode(WEIR_ERRCODE_GONE),
+				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the view was dropped")));
 	now = weir_catalog_view(run->def->relid);
 	if (now == NULL || now->paused || now->epoch != run->def->epoch ||
 		now->owner != run->def->owner)
 		ereport(ERROR,
-				(errcode(WEIR_ERRCODE_GONE),
+				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the definition of the view has changed")));
 	/* VACUUM FULL and the like have moved its rows: load them again */
 	if (weir_filenode(*state_table) != run->state_filenode)
 		ereport(ERROR,
-				(errcode(WEIR_ERRCODE_GONE),
+				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the state table was rewritten")));
 	weir_check_shape(v, weir_projector_desc(run->projector));
 	return v;
@@ -163,17 +162,12 @@ open_view(WeirRun *run, Relation *state_table)
 static void
 write_results(WeirRun *run, Relation v, Staged *staged, bool rewrite)
 {
-	Oid			save_user;
-	int			save_context;
-	int			guc_level = NewGUCNestLevel();
+	WeirOwnerScope scope;
 
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(run->def->owner,
-						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_owner_begin(&scope, run->def->owner);
 	weir_write_results(v, run->projector, run->table, staged->groups,
 					   staged->n, rewrite, staged->placements);
-	AtEOXact_GUC(false, guc_level);
-	SetUserIdAndSecContext(save_user, save_context);
+	weir_owner_end(&scope);
 }
 
 static void
@@ -312,7 +306,6 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		current = NULL;
 		WEIR_FAULT("commit-before");
 		CommitTransactionCommand();
-		WEIR_FAULT("commit-after");
 		MemoryContextSwitchTo(caller);
 	}
 	PG_CATCH();
@@ -331,6 +324,8 @@ weir_commit_runs(List *runs, ErrorData **failure)
 
 	if (failed == NULL)
 	{
+		/* an error from here to the end of apply() is the worker's end */
+		WEIR_FAULT("commit-after");
 		INSTR_TIME_SET_CURRENT(ended);
 		INSTR_TIME_SUBTRACT(ended, begun);
 		for (int i = 0; i < n; i++)

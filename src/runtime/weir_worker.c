@@ -198,11 +198,7 @@ some_feed_is_blocked(void)
 	return false;
 }
 
-/*
- * Folds a batch into the views of a feed; those that fail are put aside.  What a
- * function of a user sets, search_path or a pinned setting, must not outlive
- * the batch: the next view may be somebody else's.
- */
+/* Folds a batch into the views of a feed; those that fail are put aside. */
 static void
 fold(WeirFeed *feed)
 {
@@ -218,13 +214,9 @@ fold(WeirFeed *feed)
 			continue;
 		PG_TRY();
 		{
-			int			guc_level;
-
 			StartTransactionCommand();
 			PushActiveSnapshot(GetTransactionSnapshot());
-			guc_level = NewGUCNestLevel();
 			weir_run_fold(run, &feed->batch);
-			AtEOXact_GUC(false, guc_level);
 			PopActiveSnapshot();
 			CommitTransactionCommand();
 			MemoryContextSwitchTo(caller);
@@ -257,13 +249,9 @@ decode(WeirFeed *feed)
 
 	PG_TRY();
 	{
-		int			guc_level;
-
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		guc_level = NewGUCNestLevel();
 		weir_feed_decode(feed);
-		AtEOXact_GUC(false, guc_level);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(caller);

@@ -31,11 +31,10 @@ extern PGDLLEXPORT void weir_worker_main(Datum arg);
 extern double weir_busy_share(void);
 
 /*
- * A view was dropped, paused or altered beneath the worker: no failure, the next
- * reload of the definitions will tell.  A code of its own, which no expression
- * of a user raises by itself.
+ * "The definition has changed beneath us": no stall, the reload will tell.  A
+ * SQLSTATE of our own, since a user's expression can raise any other.
  */
-#define WEIR_ERRCODE_GONE MAKE_SQLSTATE('W', 'E', '0', '0', '1')
+#define WEIR_ERRCODE_CHANGED MAKE_SQLSTATE('W', 'E', 'I', 'R', '1')
 
 /* ---- a batch: messages of one stream, decoded once for all its views ---- */
 
@@ -144,6 +143,23 @@ typedef struct WeirRun
 	ErrorData  *stop;
 	bool		needs_person;	/* to stop again at once would be no news */
 } WeirRun;
+
+/*
+ * Between these two everything runs with the rights of a view's owner, and
+ * what his functions do to settings is undone at the end: views of several
+ * owners share a worker, and a search_path that one of them leaves behind
+ * would choose the functions that the next one's run.  In a transaction; an
+ * error leaves nothing to clean up but the user, whom its abort restores.
+ */
+typedef struct WeirOwnerScope
+{
+	Oid			user;
+	int			sec_context;
+	int			guc_level;
+} WeirOwnerScope;
+
+extern void weir_owner_begin(WeirOwnerScope *scope, Oid owner);
+extern void weir_owner_end(const WeirOwnerScope *scope);
 
 /*
  * Opens a view: plans Q, loads its groups.  In a transaction; raises what

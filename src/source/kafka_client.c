@@ -16,9 +16,10 @@
  * (WEIR_GAP) instead of a jump to the end, and acknowledgements are sent for
  * lag tools only.
  *
- * A poll never waits and never raises.  It may run between two steps of a
- * commit, where neither would be welcome; waiting is the caller's, on the
- * descriptor of weir_kafka_fd() next to his latch.
+ * A poll never raises, and does not wait but for the moments of keep_fetching().
+ * It may run between two steps of a commit, where neither would be welcome;
+ * waiting is the caller's, on the descriptor of weir_kafka_fd() next to his
+ * latch.
  *
  * Memory: librdkafka prefetches up to queued.max.messages.kbytes (16 MB unless
  * the server says otherwise) and then stops fetching until we poll.  Messages
@@ -39,15 +40,33 @@
 /* A commit that was not answered for so long is not waited for any more. */
 #define ACK_PATIENCE_US INT64CONST(10000000)
 
+/*
+ * A fetcher that may be asleep is woken when so much of the greatest length
+ * that its queue had is left: enough to decode while it starts again.
+ */
+#define WAKE_AT_ONE_IN 4
+
+/* librdkafka's queued.min.messages: it does not fetch beyond that, either. */
+#define QUEUED_MIN_MESSAGES 100000
+
+/* Longest that a poll waits for having woken it, at full speed 1 ms in 50. */
+#define WAKE_PATIENCE_MS 5
+
 struct WeirKafkaConsumer
 {
 	WeirKafkaHandle *handle;
+	int			n_assigned;
+	int32	   *assigned;		/* partitions */
+	int64		queue_limit;	/* bytes at which fetching stops */
+	int			longest;		/* messages in the queue, since it was woken */
 };
 
 static bool translate(const rd_kafka_message_t *from, WeirMessage *to);
 static void error_message(const WeirKafkaEvent *event, WeirMessage *to);
 static TimestampTz message_time(const rd_kafka_message_t *message);
 static void send_acks(WeirKafkaHandle *handle);
+static int64 queue_limit(WeirKafkaHandle *handle);
+static void keep_fetching(WeirKafkaConsumer *consumer);
 
 WeirKafkaConsumer *
 weir_kafka_open(Oid foreign_table, Oid user_id)
@@ -66,6 +85,7 @@ weir_kafka_open_owned(Oid foreign_table, Oid user_id, ResourceOwner owner)
 									RD_KAFKA_CONSUMER, owner);
 	consumer = MemoryContextAllocZero(handle->mcxt, sizeof(WeirKafkaConsumer));
 	consumer->handle = handle;
+	consumer->queue_limit = queue_limit(handle);
 	handle->batch_size = MAX_BATCH;
 	handle->batch = MemoryContextAlloc(handle->mcxt,
 									   sizeof(rd_kafka_message_t *) * MAX_BATCH);
@@ -97,11 +117,21 @@ weir_kafka_assign(WeirKafkaConsumer *consumer,
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_resp_err_t code;
 
+	if (consumer->assigned != NULL)
+		pfree(consumer->assigned);
+	consumer->assigned = MemoryContextAlloc(handle->mcxt,
+											sizeof(int32) * Max(n, 1));
+	consumer->n_assigned = n;
+	consumer->longest = 0;
+
 	list = rd_kafka_topic_partition_list_new(n);
 	for (int i = 0; i < n; i++)
+	{
+		consumer->assigned[i] = positions[i].partition;
 		rd_kafka_topic_partition_list_add(list, handle->target->topic,
 										  positions[i].partition)->offset =
 			positions[i].offset;
+	}
 
 	/* messages of the old assignment are not handed out any more */
 	weir_kafka_handle_release(handle);
@@ -172,10 +202,65 @@ weir_kafka_poll(WeirKafkaConsumer *consumer, WeirMessage *messages, int max)
 	if (handle->n_batch == asked || handle->n_sent < handle->n_events)
 		weir_kafka_handle_wake(handle);
 
+	keep_fetching(consumer);
 	send_acks(handle);
 	weir_kafka_handle_log(handle);
 	RESUME_INTERRUPTS();
 	return count;
+}
+
+/* Bytes in the queue at which librdkafka stops fetching. */
+static int64
+queue_limit(WeirKafkaHandle *handle)
+{
+	char		value[32] = "";
+	size_t		size = sizeof(value);
+
+	if (rd_kafka_conf_get(rd_kafka_conf(handle->rk),
+						  "queued.max.messages.kbytes", value, &size) !=
+		RD_KAFKA_CONF_OK)
+		return INT64CONST(65536) * 1024;
+	return atoll(value) * 1024;
+}
+
+/*
+ * When its queue is full, librdkafka stops fetching and looks again after a
+ * whole second; later versions let kafka_options.c say when.  We empty 16 MB in
+ * a tenth of that, and would wait for the rest.
+ *
+ * Nothing public wakes the fetching threads but a question that they have to
+ * send.  So, when a queue that may have been full is nearly empty, we ask
+ * for the ends of the partitions and do not care for the answer.  With
+ * nothing being fetched the broker answers at once.
+ */
+static void
+keep_fetching(WeirKafkaConsumer *consumer)
+{
+	WeirKafkaHandle *handle = consumer->handle;
+	rd_kafka_topic_partition_list_t *list;
+	int			length = (int) rd_kafka_queue_length(handle->queue);
+	int64		bytes = 0;
+
+	consumer->longest = Max(consumer->longest, length);
+	if (rd_kafka_version() >= WEIR_KAFKA_QUEUE_BACKOFF ||
+		handle->n_batch == 0 || length > consumer->longest / WAKE_AT_ONE_IN)
+		return;
+	for (int i = 0; i < handle->n_batch; i++)
+		bytes += handle->batch[i]->len + handle->batch[i]->key_len;
+
+	/* half full: the limits are overshot, and means are not exact */
+	if (consumer->longest < QUEUED_MIN_MESSAGES / 2 &&
+		bytes / handle->n_batch * consumer->longest < consumer->queue_limit / 2)
+		return;
+
+	list = rd_kafka_topic_partition_list_new(consumer->n_assigned);
+	for (int i = 0; i < consumer->n_assigned; i++)
+		rd_kafka_topic_partition_list_add(list, handle->target->topic,
+										  consumer->assigned[i])->offset =
+			RD_KAFKA_OFFSET_END;
+	(void) rd_kafka_offsets_for_times(handle->rk, list, WAKE_PATIENCE_MS);
+	rd_kafka_topic_partition_list_destroy(list);
+	consumer->longest = length;
 }
 
 /* Returns false for what is nobody's business. */

@@ -841,6 +841,11 @@ weir_kafka_conf(const WeirKafkaTarget *target, rd_kafka_type_t type)
 						  error, sizeof(error)))
 			failed_name = sets[0][i];
 
+	/* how long a full queue goes unlooked at: a second is the default */
+	if (!producer && rd_kafka_version() >= WEIR_KAFKA_QUEUE_BACKOFF)
+		(void) set_property(conf, "fetch.queue.backoff.ms", "10",
+							error, sizeof(error));
+
 	for (lc = list_head(target->properties);
 		 lc != NULL && failed_name == NULL;
 		 lc = lnext(target->properties, lc))

@@ -36,6 +36,9 @@ typedef struct WeirKafkaTarget
  */
 extern WeirKafkaTarget *weir_kafka_target(Oid foreign_table, Oid user_id);
 
+/* From this version on librdkafka knows fetch.queue.backoff.ms. */
+#define WEIR_KAFKA_QUEUE_BACKOFF 0x020200ff
+
 /*
  * Turns them into a configuration for a handle of the given type.  The result
  * belongs to librdkafka's allocator: the caller hands it to rd_kafka_new or

@@ -44,8 +44,8 @@ weir_budget_take(Size bytes)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("the states of all views exceed weir.state_memory"),
-				 errdetail("%d MB are in use.",
-						   (int) (before / (1024 * 1024))),
+				 errdetail("%d kB of %d kB are in use.",
+						   (int) (before / 1024), weir_state_memory_mb * 1024),
 				 errhint("Raise weir.state_memory, or make views with fewer groups.")));
 	}
 	taken += bytes;
