@@ -418,12 +418,12 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 	weir_owner_begin(&scope, run->def->owner);
 	while (at < batch->n && evaluate_guarded(run, batch, &at))
 		;
-	weir_owner_end(&scope);
 	run->row->tts_values = slot_values;
 	run->row->tts_isnull = slot_nulls;
 	take_fingerprints(run, batch, Min(at, batch->n));
 
 	WEIR_FAULT("fold-before-apply");
-	apply(run);
+	apply(run);					/* equality and order of types may be a user's */
+	weir_owner_end(&scope);
 	ResetExprContext(run->econtext);
 }

@@ -284,10 +284,13 @@ weir_members_check_privileges(WeirWorker *worker)
 			continue;
 		PG_TRY();
 		{
+			Query	   *query;
+
 			StartTransactionCommand();
 			PushActiveSnapshot(GetTransactionSnapshot());
-			weir_check_source_privileges(weir_catalog_query(member->def->query_view),
-										 member->def->owner);
+			query = weir_catalog_query(member->def->query_view);
+			if (query != NULL)	/* else dropped: the reload will tell */
+				weir_check_source_privileges(query, member->def->owner);
 			PopActiveSnapshot();
 			CommitTransactionCommand();
 			MemoryContextSwitchTo(caller);

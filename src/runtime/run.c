@@ -178,41 +178,44 @@ weir_check_shape(Relation v, TupleDesc wanted)
 				 errhint("Detach it, and run weir.rebuild on the view.")));
 }
 
+/* What is known of the view besides its groups. */
 static void
-load(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
+load_books(WeirRun *run)
 {
-	WeirViewDef *def = run->def;
-	WeirTumble *window = NULL;
-	Relation	v;
-	Relation	state_table;
 	bool		stalled;
 	Oid			filenode;
-	WeirOwnerScope scope;
 
-	if (run->plan->window_key >= 0)
-		window = &run->keys[run->plan->window_key].tumble;
-	weir_owner_begin(&scope, def->owner);
-	run->projector = weir_projector_create(run->plan, run->format, window,
-										   run->states, finishes, state_of);
-	weir_owner_end(&scope);
-	run->table = weir_group_table_create(run->mcxt, run->format, run->states,
-										 run->n_states, words_size);
-
-	v = table_open(def->relid, AccessShareLock);
-	weir_check_shape(v, weir_projector_desc(run->projector));
-	run->filenode = weir_filenode(v);
-	table_close(v, AccessShareLock);
-
-	run->books = weir_read_books(def->id, &run->n_books);
-	if (!weir_read_status(def->id, &run->backfilling, &filenode, &stalled))
+	run->books = weir_read_books(run->def->id, &run->n_books);
+	if (!weir_read_status(run->def->id, &run->backfilling, &filenode, &stalled))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("the status of a view is missing")));
 	/* VACUUM FULL, CLUSTER and a restore move rows: write them anew */
 	run->rewrite = !run->backfilling && OidIsValid(filenode) &&
 		filenode != run->filenode;
+}
 
-	state_table = table_open(def->state_table, AccessShareLock);
+/* Makes the groups; the keys' hash functions run. */
+static void
+load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
+{
+	WeirTumble *window = NULL;
+	Relation	v;
+	Relation	state_table;
+
+	if (run->plan->window_key >= 0)
+		window = &run->keys[run->plan->window_key].tumble;
+	run->projector = weir_projector_create(run->plan, run->format, window,
+										   run->states, finishes, state_of);
+	run->table = weir_group_table_create(run->mcxt, run->format, run->states,
+										 run->n_states, words_size);
+
+	v = table_open(run->def->relid, AccessShareLock);
+	weir_check_shape(v, weir_projector_desc(run->projector));
+	run->filenode = weir_filenode(v);
+	table_close(v, AccessShareLock);
+
+	state_table = table_open(run->def->state_table, AccessShareLock);
 	run->state_filenode = weir_filenode(state_table);
 	weir_load_states(state_table, run->table);
 	table_close(state_table, AccessShareLock);
@@ -254,16 +257,23 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		WeirFinish *finishes;
 		int		   *state_of;
 		Size		words_size;
+		Query	   *query;
 		WeirOwnerScope scope;
 
-		weir_check_source_privileges(weir_catalog_query(def->query_view),
-									 def->owner);
+		WEIR_FAULT("open");
+		query = weir_catalog_query(def->query_view);
+		if (query == NULL)
+			ereport(ERROR,
+					(errcode(WEIR_ERRCODE_CHANGED),
+					 errmsg("the view was dropped")));
+		weir_check_source_privileges(query, def->owner);
+
 		/*
-		 * Folding constants runs functions of the user, and getting an
-		 * expression ready checks that he may call those in it.
+		 * Folding constants runs functions of the user, and preparing
+		 * expressions asks whether he may execute them.
 		 */
 		weir_owner_begin(&scope, def->owner);
-		run->plan = weir_plan_query(weir_catalog_query(def->query_view));
+		run->plan = weir_plan_query(query);
 
 		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
 		state_of = palloc0(sizeof(int) * Max(run->plan->n_calls, 1));
@@ -277,11 +287,13 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 											&TTSOpsVirtual);
 		run->econtext->ecxt_scantuple = run->row;
 		run->filter = condition(run->plan->filter);
-		weir_owner_end(&scope);
 		run->images = palloc(run->image_room * WEIR_BATCH_ROWS);
 		run->max_dirty = 1024;
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
-		load(run, finishes, state_of, words_size);
+		load_groups(run, finishes, state_of, words_size);
+		weir_owner_end(&scope);
+
+		load_books(run);
 		add_grand_total(run);
 	}
 	PG_CATCH();

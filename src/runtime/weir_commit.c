@@ -145,7 +145,8 @@ open_view(WeirRun *run, Relation *state_table)
 				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the view was dropped")));
 	now = weir_catalog_view(run->def->relid);
-	if (now == NULL || now->paused || now->epoch != run->def->epoch)
+	if (now == NULL || now->paused || now->epoch != run->def->epoch ||
+		now->owner != run->def->owner)
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the definition of the view has changed")));
@@ -305,7 +306,6 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		current = NULL;
 		WEIR_FAULT("commit-before");
 		CommitTransactionCommand();
-		WEIR_FAULT("commit-after");
 		MemoryContextSwitchTo(caller);
 	}
 	PG_CATCH();
@@ -324,6 +324,8 @@ weir_commit_runs(List *runs, ErrorData **failure)
 
 	if (failed == NULL)
 	{
+		/* an error from here to the end of apply() is the worker's end */
+		WEIR_FAULT("commit-after");
 		INSTR_TIME_SET_CURRENT(ended);
 		INSTR_TIME_SUBTRACT(ended, begun);
 		for (int i = 0; i < n; i++)
