@@ -176,6 +176,13 @@ weir_check_shape(Relation v, TupleDesc wanted)
 						RelationGetRelationName(v)),
 				 errdetail("Rows that are inserted into its parent can end up in it."),
 				 errhint("Detach it, and run weir.rebuild on the view.")));
+	if (v->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"%s\" has become unlogged",
+						RelationGetRelationName(v)),
+				 errdetail("A crash would empty it while its positions stay."),
+				 errhint("Run ALTER TABLE ... SET LOGGED, and then weir.resume on the view.")));
 }
 
 /* What is known of the view besides its groups. */
