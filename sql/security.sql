@@ -124,4 +124,17 @@ SET client_min_messages = warning;
 DROP SERVER security_kafka CASCADE;
 DROP FUNCTION public.treasure(text) CASCADE;
 DROP SCHEMA alice, bob CASCADE;
+
+-- Who owns the schema of the extension could replace what is in it.
+CREATE DATABASE regress_weir_owned;
+GRANT CREATE ON DATABASE regress_weir_owned TO regress_weir_bob;
+\c regress_weir_owned
+SET ROLE regress_weir_bob;
+CREATE SCHEMA weir;
+RESET ROLE;
+CREATE EXTENSION pg_weir;
+ALTER SCHEMA weir OWNER TO CURRENT_USER;
+CREATE EXTENSION pg_weir;
+\c contrib_regression
+DROP DATABASE regress_weir_owned;
 DROP ROLE regress_weir_alice, regress_weir_bob;
