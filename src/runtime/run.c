@@ -167,6 +167,22 @@ weir_check_shape(Relation v, TupleDesc wanted)
 				 errmsg("the columns of \"%s\" were changed",
 						RelationGetRelationName(v)),
 				 errhint("Drop the view and create it again with the query that you want.")));
+
+	/* the trigger that keeps users out does not see rows that a parent routes */
+	if (v->rd_rel->relispartition)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"%s\" has become a partition",
+						RelationGetRelationName(v)),
+				 errdetail("Rows that are inserted into its parent can end up in it."),
+				 errhint("Detach it, and run weir.rebuild on the view.")));
+	if (v->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"%s\" has become unlogged",
+						RelationGetRelationName(v)),
+				 errdetail("A crash would empty it while its positions stay."),
+				 errhint("Run ALTER TABLE ... SET LOGGED, and then weir.resume on the view.")));
 }
 
 /* What is known of the view besides its groups. */

@@ -168,7 +168,10 @@ extern void weir_owner_end(const WeirOwnerScope *scope);
 extern WeirRun *weir_run_open(WeirViewDef *def, TupleDesc stream_desc);
 extern void weir_run_close(WeirRun *run);
 
-/* Raises 55000 when v no longer has the columns of Q. */
+/*
+ * Raises 55000 when v no longer has the columns of Q, others can write it, or a
+ * crash would empty it.
+ */
 extern void weir_check_shape(Relation v, TupleDesc wanted);
 
 /* Every partition is at its target: a backfill may be published. */
