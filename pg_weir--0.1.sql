@@ -376,7 +376,7 @@ SELECT d.source::pg_catalog.regclass AS source,
 	l."offset",
 	l.lsn,
 	l.sqlstate,
-	l.message,
+	CASE WHEN pg_catalog.pg_has_role(d.owner, 'USAGE') THEN l.message END AS message,
 	CASE WHEN pg_catalog.pg_has_role(d.owner, 'USAGE') THEN l.payload END AS payload,
 	l.at
 FROM weir_data.definitions() d

@@ -366,7 +366,9 @@ weir_feed_poll(WeirFeed *feed)
 				break;
 			case WEIR_GAP:
 				foreach(cell, feed->runs)
-					stop_run(lfirst(cell), ERRCODE_DATA_EXCEPTION,
+					if (weir_run_books(lfirst(cell), p)->position <= message->offset ||
+						message->offset < 0)
+						stop_run(lfirst(cell), ERRCODE_DATA_EXCEPTION,
 							 "messages that were not read yet are gone from the topic",
 							 psprintf("Partition %d.", p));
 				break;

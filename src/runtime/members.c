@@ -62,8 +62,11 @@ has_user_mapping(Oid user, Oid server)
  * that was made of it is made anew.
  */
 static char *
-print_stream(Oid stream, TupleDesc desc, Oid owner)
+print_stream(Oid stream, TupleDesc desc, List *defs)
 {
+	List	   *owners = NIL;
+	ListCell   *cell;
+
 	StringInfoData print;
 	ForeignTable *table = GetForeignTable(stream);
 	ForeignServer *server = GetForeignServer(table->serverid);
@@ -71,9 +74,15 @@ print_stream(Oid stream, TupleDesc desc, Oid owner)
 	initStringInfo(&print);
 	appendStringInfo(&print, "%s %s", nodeToString(table->options),
 					 nodeToString(server->options));
-	if (has_user_mapping(owner, server->serverid))
-		appendStringInfo(&print, " %s",
-						 nodeToString(GetUserMapping(owner, server->serverid)->options));
+	foreach(cell, defs)
+		owners = list_append_unique_oid(owners,
+										((WeirViewDef *) lfirst(cell))->owner);
+	list_sort(owners, list_oid_cmp);
+	foreach(cell, owners)
+		if (has_user_mapping(lfirst_oid(cell), server->serverid))
+			appendStringInfo(&print, " %u %s", lfirst_oid(cell),
+							 nodeToString(GetUserMapping(lfirst_oid(cell),
+														 server->serverid)->options));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -174,8 +183,7 @@ read_definitions(WeirWorker *worker, char **print, TupleDesc *desc)
 	if (stream == NULL)
 		return NIL;
 	*desc = CreateTupleDescCopy(RelationGetDescr(stream));
-	*print = print_stream(worker->stream, *desc,
-						  ((WeirViewDef *) linitial(result))->owner);
+	*print = print_stream(worker->stream, *desc, result);
 	table_close(stream, AccessShareLock);
 	return result;
 }
@@ -495,7 +503,21 @@ open_member(WeirWorker *worker, WeirMember *member)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
+	if (worker->slot->culprit == member->def->relid)
+	{
+		ErrorData	error = {
+			.sqlerrcode = ERRCODE_QUERY_CANCELED,
+			.message = "an expression of the view went on after it was cancelled",
+			.detail = "The worker was ended for it.",
+			.hint = "Mend the function, then call weir.resume."
+		};
+
+		worker->slot->culprit = InvalidOid;
+		put_aside(worker, member, &error, true);
+		return;
+	}
 	weir_members_apply_settings(worker, member->def->settings);
+	weir_watchdog_view = member->def->relid;
 	/* constants are folded, keys hashed: functions of the user run */
 	weir_watchdog_start();
 	PG_TRY();
@@ -836,6 +858,7 @@ want(Oid database, Oid stream)
 		free_slot->database = database;
 		free_slot->stream = stream;
 		free_slot->done = false;
+		free_slot->culprit = InvalidOid;
 	}
 	LWLockRelease(weir_shared->lock);
 	if (!served && free_slot == NULL)

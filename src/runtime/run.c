@@ -12,6 +12,7 @@
  */
 #include "runtime/worker.h"
 
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "executor/executor.h"
@@ -160,7 +161,8 @@ weir_check_shape(Relation v, TupleDesc wanted)
 
 	for (int i = 0; same && i < wanted->natts; i++)
 		same = !TupleDescAttr(desc, i)->attisdropped &&
-			TupleDescAttr(desc, i)->atttypid == TupleDescAttr(wanted, i)->atttypid;
+			TupleDescAttr(desc, i)->atttypid == TupleDescAttr(wanted, i)->atttypid &&
+			TupleDescAttr(desc, i)->atttypmod == TupleDescAttr(wanted, i)->atttypmod;
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -208,6 +210,7 @@ load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 {
 	WeirTumble *window = NULL;
 	Relation	v;
+	Relation	definition;
 	Relation	state_table;
 
 	if (run->plan->window_key >= 0)
@@ -218,7 +221,10 @@ load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 										 run->n_states, words_size);
 
 	v = table_open(run->def->relid, AccessShareLock);
-	weir_check_shape(v, weir_projector_desc(run->projector));
+	definition = relation_open(run->def->query_view, AccessShareLock);
+	run->shape = CreateTupleDescCopy(RelationGetDescr(definition));
+	relation_close(definition, AccessShareLock);
+	weir_check_shape(v, run->shape);
 	run->filenode = weir_filenode(v);
 	table_close(v, AccessShareLock);
 

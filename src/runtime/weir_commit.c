@@ -155,7 +155,7 @@ open_view(WeirRun *run, Relation *state_table)
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the state table was rewritten")));
-	weir_check_shape(v, weir_projector_desc(run->projector));
+	weir_check_shape(v, run->shape);
 	return v;
 }
 
@@ -300,6 +300,7 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		for (int i = 0; i < n; i++)
 		{
 			current = list_nth(runs, i);
+			weir_watchdog_view = current->def->relid;
 			write_run(current, &staged[i]);
 			weir_progress++;
 		}

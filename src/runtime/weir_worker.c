@@ -113,6 +113,7 @@ start(const WeirWorkerArgs *args)
 
 	worker.slot = &weir_shared->slots[args->slot];
 	worker.stream = worker.slot->stream;
+	weir_watchdog_culprit = &worker.slot->culprit;
 	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
 	if (worker.slot->pid != 0)
 	{
@@ -214,6 +215,7 @@ fold(WeirFeed *feed)
 			continue;
 		PG_TRY();
 		{
+			weir_watchdog_view = run->def->relid;
 			StartTransactionCommand();
 			PushActiveSnapshot(GetTransactionSnapshot());
 			weir_run_fold(run, &feed->batch);
@@ -247,6 +249,7 @@ decode(WeirFeed *feed)
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool decoded = true;
 
+	weir_watchdog_view = ((WeirRun *) linitial(feed->runs))->def->relid;
 	PG_TRY();
 	{
 		StartTransactionCommand();

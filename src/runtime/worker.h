@@ -118,6 +118,7 @@ typedef struct WeirRun
 
 	/* emit */
 	WeirProjector *projector;
+	TupleDesc	shape;			/* of v, as the definition gives it */
 	Oid			filenode;		/* of v, for which the result TIDs hold */
 	Oid			state_filenode; /* of the state table, likewise */
 	bool		backfilling;
