@@ -55,6 +55,8 @@ OBJS = \
 	src/runtime/fold.o \
 	src/runtime/members.o \
 	src/runtime/run.o \
+	src/runtime/scout.o \
+	src/runtime/waits.o \
 	src/runtime/watchdog.o \
 	src/runtime/weir_commit.o \
 	src/runtime/weir_launcher.o \
