@@ -55,6 +55,8 @@ OBJS = \
 	src/runtime/fold.o \
 	src/runtime/members.o \
 	src/runtime/run.o \
+	src/runtime/scout.o \
+	src/runtime/waits.o \
 	src/runtime/watchdog.o \
 	src/runtime/weir_commit.o \
 	src/runtime/weir_launcher.o \
@@ -82,7 +84,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options
+REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options security
 ifdef WEIR_TEST
 REGRESS += query_plan
 endif

@@ -5,6 +5,19 @@
 
 -- Everything that a user may call or read lives in schema weir; what only C
 -- code writes lives in weir_data, which nobody else may even look into.
+--
+-- A schema weir that was there before keeps its owner, who could rename it and
+-- put functions of his own where ours are looked for.
+DO $$
+BEGIN
+	IF NOT (SELECT r.rolsuper FROM pg_catalog.pg_namespace n
+			JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+			WHERE n.nspname OPERATOR(pg_catalog.=) 'weir') THEN
+		RAISE EXCEPTION 'schema "weir" belongs to a user'
+			USING ERRCODE = 'insufficient_privilege',
+			HINT = 'Rename it, or make a superuser its owner after looking at what it holds.';
+	END IF;
+END $$;
 CREATE SCHEMA weir_data;
 REVOKE ALL ON SCHEMA weir_data FROM PUBLIC;
 GRANT USAGE ON SCHEMA weir TO PUBLIC;
@@ -363,7 +376,7 @@ SELECT d.source::pg_catalog.regclass AS source,
 	l."offset",
 	l.lsn,
 	l.sqlstate,
-	l.message,
+	CASE WHEN pg_catalog.pg_has_role(d.owner, 'USAGE') THEN l.message END AS message,
 	CASE WHEN pg_catalog.pg_has_role(d.owner, 'USAGE') THEN l.payload END AS payload,
 	l.at
 FROM weir_data.definitions() d

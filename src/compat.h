@@ -92,6 +92,8 @@ typedef bool WeirUpdateIndexes;
 	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
 #define weir_server_aclcheck(server, role, mode) \
 	object_aclcheck(ForeignServerRelationId, server, role, mode)
+#define weir_function_aclcheck(function, role, mode) \
+	object_aclcheck(ProcedureRelationId, function, role, mode)
 #define weir_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, relid, role)
 #define weir_owns_database(database, role) \
@@ -101,6 +103,8 @@ typedef bool WeirUpdateIndexes;
 	((void) ExecCheckRTPerms((query)->rtable, true))
 #define weir_server_aclcheck(server, role, mode) \
 	pg_foreign_server_aclcheck(server, role, mode)
+#define weir_function_aclcheck(function, role, mode) \
+	pg_proc_aclcheck(function, role, mode)
 #define weir_owns_relation(relid, role) \
 	pg_class_ownercheck(relid, role)
 #define weir_owns_database(database, role) \

@@ -45,7 +45,9 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/formatting.h"
@@ -229,6 +231,7 @@ static const struct
 static bool accept_functions_walker(Node *node, void *context);
 static bool accept_one_function(Oid function, void *context);
 static void accept_function(Oid function, List *args);
+static void accept_domain(Oid type);
 static void accept_printed(List *exprs);
 static bool is_pinned(HeapTuple procedure, Reach *reach);
 static bool is_builtin(Oid function);
@@ -273,6 +276,9 @@ accept_functions_walker(Node *node, void *context)
 				accept_conversion(cast->resulttype, NULL, false);
 			}
 			break;
+		case T_CoerceToDomain:
+			accept_domain(((CoerceToDomain *) node)->resulttype);
+			break;
 		case T_XmlExpr:
 			accept_printed(((XmlExpr *) node)->named_args);
 			accept_printed(((XmlExpr *) node)->args);
@@ -316,6 +322,12 @@ accept_function(Oid function, List *args)
 	char		volatility;
 	bool		pinned;
 	Reach		reach = REACH_ARGUMENTS;
+	AclResult	allowed;
+
+	/* the executor checks this when it starts, which is too late for CREATE */
+	allowed = weir_function_aclcheck(function, GetUserId(), ACL_EXECUTE);
+	if (allowed != ACLCHECK_OK)
+		aclcheck_error(allowed, OBJECT_FUNCTION, get_func_name(function));
 
 	procedure = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(procedure))
@@ -347,6 +359,23 @@ accept_function(Oid function, List *args)
 
 	if (reach == REACH_PRINTS)
 		accept_printed(args);
+}
+
+/*
+ * The conditions of a domain, which a cast to it checks: one that looks at the
+ * clock would accept a row today and refuse it in a rebuild.
+ */
+static void
+accept_domain(Oid type)
+{
+	/* not on the stack: its memory context calls back when it goes */
+	DomainConstraintRef *constraints = palloc(sizeof(DomainConstraintRef));
+	ListCell   *lc;
+
+	InitDomainConstraintRef(type, constraints, CurrentMemoryContext, false);
+	foreach(lc, constraints->constraints)
+		(void) accept_functions_walker((Node *) ((DomainConstraintState *) lfirst(lc))->check_expr,
+									   NULL);
 }
 
 /* Expressions whose values become text, whatever their types. */

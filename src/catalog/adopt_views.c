@@ -97,7 +97,7 @@ static const char candidates_sql[] =
 "    ON t.tgname OPERATOR(pg_catalog.=) 'weir_read_only'"
 "   AND t.tgfoid OPERATOR(pg_catalog.=) 'weir.read_only()'::pg_catalog.regprocedure"
 "   AND t.tgargs OPERATOR(pg_catalog.=)"
-"       (pg_catalog.convert_to(v.id, 'UTF8') OPERATOR(pg_catalog.||) '\\x00'::pg_catalog.bytea)"
+"       (pg_catalog.convert_to(v.id, 'UTF8') OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))"
 "  JOIN pg_catalog.pg_class c"
 "    ON c.oid OPERATOR(pg_catalog.=) t.tgrelid"
 "   AND c.relkind OPERATOR(pg_catalog.=) 'r'"

@@ -187,7 +187,7 @@ relation_changed(ObjectAccessType access, Oid relid, int column)
 			weir_wake_at_commit();
 	}
 	else if (relkind == RELKIND_RELATION &&
-			 get_rel_persistence(relid) == RELPERSISTENCE_PERMANENT &&
+			 get_rel_persistence(relid) != RELPERSISTENCE_TEMP &&
 			 !(access == OAT_POST_CREATE && column == 0) &&
 			 weir_is_view(relid))
 	{

@@ -13,6 +13,7 @@
  */
 #include "weir.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/view_ddl.h"
@@ -22,12 +23,14 @@
 #include "nodes/parsenodes.h"
 #include "runtime/shared.h"
 #include "utils/acl.h"
+#include "utils/syscache.h"
 
 /* The database that the statement wants alone, or InvalidOid. */
 static Oid
 wanted_database(Node *stmt)
 {
-	const char *name = NULL;
+	/* a new database is made from template1 unless it says otherwise */
+	const char *name = IsA(stmt, CreatedbStmt) ? "template1" : NULL;
 
 	if (IsA(stmt, DropdbStmt))
 		name = ((DropdbStmt *) stmt)->dbname;
@@ -54,6 +57,26 @@ wanted_database(Node *stmt)
 	return name == NULL ? InvalidOid : get_database_oid(name, true);
 }
 
+/* What core will ask: anybody who may create databases may copy a template. */
+static bool
+is_allowed(Node *stmt, Oid database)
+{
+	bool		result = weir_owns_database(database, GetUserId());
+
+	if (!result && IsA(stmt, CreatedbStmt) && have_createdb_privilege())
+	{
+		HeapTuple	tuple = SearchSysCache1(DATABASEOID,
+											ObjectIdGetDatum(database));
+
+		if (HeapTupleIsValid(tuple))
+		{
+			result = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+			ReleaseSysCache(tuple);
+		}
+	}
+	return result;
+}
+
 void
 weir_make_room(Node *stmt)
 {
@@ -71,6 +94,6 @@ weir_make_room(Node *stmt)
 	}
 	database = wanted_database(stmt);
 	if (OidIsValid(database) &&
-		(weir_owns_database(database, GetUserId()) || have_createdb_privilege()))
+		is_allowed(stmt, database))
 		weir_leave_database(database);
 }

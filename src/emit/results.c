@@ -37,6 +37,7 @@ typedef struct Writer
 	TupleTableSlot *pending[CHUNK];
 	WeirPlacement *pending_at[CHUNK];
 	int			n_slots;		/* made so far */
+	MemoryContext chunk;		/* what a multi-insert forgets to free */
 } Writer;
 
 static void
@@ -54,6 +55,9 @@ begin(Writer *writer, Relation v)
 	InitResultRelInfo(writer->target, v, 0, NULL, 0);
 	ExecOpenIndices(writer->target, false);
 	writer->cid = GetCurrentCommandId(true);
+	writer->chunk = AllocSetContextCreate(CurrentMemoryContext,
+										  "pg_weir rows",
+										  ALLOCSET_DEFAULT_SIZES);
 }
 
 static void
@@ -71,11 +75,16 @@ index_row(Writer *writer, TupleTableSlot *slot, bool update,
 static void
 flush(Writer *writer)
 {
+	MemoryContext old;
+
 	if (writer->n_pending == 0)
 		return;
+	old = MemoryContextSwitchTo(writer->chunk);
 	/* no BulkInsertState: its small ring would evict what we update next */
 	table_multi_insert(writer->v, writer->pending, writer->n_pending,
 					   writer->cid, 0, NULL);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(writer->chunk);
 	for (int i = 0; i < writer->n_pending; i++)
 	{
 		writer->pending_at[i]->result_tid = writer->pending[i]->tts_tid;
@@ -170,6 +179,7 @@ end(Writer *writer)
 	flush(writer);
 	for (int i = 0; i < writer->n_slots; i++)
 		ExecDropSingleTupleTableSlot(writer->pending[i]);
+	MemoryContextDelete(writer->chunk);
 	ExecCloseIndices(writer->target);
 	FreeExecutorState(writer->estate);
 }

@@ -49,12 +49,19 @@ fill(TupleTableSlot *slot, const WeirGroupTable *table,
 	ExecStoreVirtualTuple(slot);
 }
 
+/* A multi-insert leaves its copies of virtual tuples behind: in `chunk`. */
 static void
-flush(Relation rel, TupleTableSlot **slots, WeirPlacement **at, int n)
+flush(Relation rel, TupleTableSlot **slots, WeirPlacement **at, int n,
+	  MemoryContext chunk)
 {
+	MemoryContext old;
+
 	if (n == 0)
 		return;
+	old = MemoryContextSwitchTo(chunk);
 	table_multi_insert(rel, slots, n, GetCurrentCommandId(true), 0, NULL);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(chunk);
 	for (int i = 0; i < n; i++)
 		at[i]->state_tid = slots[i]->tts_tid;
 }
@@ -86,6 +93,9 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 	int			pending = 0;
 	TupleTableSlot *update_slot;
 	StringInfoData update_bytes;
+	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
+												"pg_weir state rows",
+												ALLOCSET_DEFAULT_SIZES);
 
 	initStringInfo(&update_bytes);
 	update_slot = MakeSingleTupleTableSlot(RelationGetDescr(state_table),
@@ -131,11 +141,11 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 		at[pending++] = &placements[i];
 		if (pending == CHUNK)
 		{
-			flush(state_table, slots, at, pending);
+			flush(state_table, slots, at, pending, chunk);
 			pending = 0;
 		}
 	}
-	flush(state_table, slots, at, pending);
+	flush(state_table, slots, at, pending, chunk);
 
 	for (int i = 0; i < n_slots; i++)
 	{
@@ -144,6 +154,7 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 	}
 	ExecDropSingleTupleTableSlot(update_slot);
 	pfree(update_bytes.data);
+	MemoryContextDelete(chunk);
 }
 
 void
@@ -159,6 +170,7 @@ weir_load_states(Relation state_table, WeirGroupTable *table)
 		WeirGroup  *group;
 
 		CHECK_FOR_INTERRUPTS();
+		weir_progress++;
 		slot_getallattrs(slot);
 		bytes = PG_DETOAST_DATUM(slot->tts_values[COLUMN_STATE]);
 		group = weir_group_load(table, VARDATA(bytes),

@@ -33,6 +33,9 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+/* Kafka's times are milliseconds. */
+#define KAFKA_TIME_DIGITS 3
+
 static bool is_integer(Oid type);
 static int64 integer_value(Oid type, Datum value);
 static void add_partitions(WeirKafkaBounds *bounds, Oid type, Datum array);
@@ -117,6 +120,10 @@ weir_kafka_qual(Index varno, Oid foreign_table, Expr *clause,
 		(left_type != TIMESTAMPTZOID || right_type != TIMESTAMPTZOID ||
 		 strategy < BTEqualStrategyNumber) :
 		(!is_integer(left_type) || !is_integer(right_type)))
+		return false;
+	/* a column that rounds may show a later time than the broker knows */
+	if (qual->field == WEIR_FIELD_TIMESTAMP &&
+		var->vartypmod >= 0 && var->vartypmod < KAFKA_TIME_DIGITS)
 		return false;
 	if (qual->any &&
 		(qual->field != WEIR_FIELD_PARTITION ||

@@ -4,7 +4,7 @@
  *	  Named places where a test build fails on demand, and its clock.
  *
  * weir.fault = 'name:action:n' acts when the named point is reached for the n-th
- * time in a process: `error` raises, `kill9` kills the process, `crash` kills
+ * time in a process since it was set: `error` raises, `kill9` kills the process, `crash` kills
  * the whole server as a power failure would look to it, `sleep` waits a second,
  * `enospc` raises disk full.  Several faults are separated by commas.  None of
  * this exists in a production build.
@@ -34,13 +34,20 @@ static struct
 	int			hits;
 }			points[MAX_POINTS];
 
+/* Another setting counts anew. */
+static void
+forget_hits(const char *value, void *extra)
+{
+	memset(points, 0, sizeof(points));
+}
+
 void
 weir_define_test_settings(void)
 {
 	DefineCustomStringVariable("weir.fault",
 							   "Fault points to trigger (test builds only).",
 							   NULL, &fault_setting, "",
-							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+							   PGC_SIGHUP, 0, NULL, forget_hits, NULL);
 }
 
 static int

@@ -366,7 +366,9 @@ weir_feed_poll(WeirFeed *feed)
 				break;
 			case WEIR_GAP:
 				foreach(cell, feed->runs)
-					stop_run(lfirst(cell), ERRCODE_DATA_EXCEPTION,
+					if (weir_run_books(lfirst(cell), p)->position <= message->offset ||
+						message->offset < 0)
+						stop_run(lfirst(cell), ERRCODE_DATA_EXCEPTION,
 							 "messages that were not read yet are gone from the topic",
 							 psprintf("Partition %d.", p));
 				break;
@@ -416,12 +418,9 @@ weir_feed_decode(WeirFeed *feed)
 {
 	WeirBatch  *batch = &feed->batch;
 	volatile int at = 0;
-	Oid			save_user;
-	int			save_context;
+	WeirOwnerScope scope;
 
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(feed->owner,
-						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_owner_begin(&scope, feed->owner);
 	while (at < batch->n)
 	{
 		MemoryContext caller = CurrentMemoryContext;
@@ -452,7 +451,7 @@ weir_feed_decode(WeirFeed *feed)
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 	}
-	SetUserIdAndSecContext(save_user, save_context);
+	weir_owner_end(&scope);
 }
 
 void

@@ -410,23 +410,20 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 	volatile int at = 0;
 	Datum	   *slot_values = run->row->tts_values;
 	bool	   *slot_nulls = run->row->tts_isnull;
-	Oid			save_user;
-	int			save_context;
+	WeirOwnerScope scope;
 
 	columns.n = 0;
 	columns.free = run->images;
 	ExecStoreAllNullTuple(run->row);
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(run->def->owner,
-						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_owner_begin(&scope, run->def->owner);
 	while (at < batch->n && evaluate_guarded(run, batch, &at))
 		;
-	SetUserIdAndSecContext(save_user, save_context);
 	run->row->tts_values = slot_values;
 	run->row->tts_isnull = slot_nulls;
 	take_fingerprints(run, batch, Min(at, batch->n));
 
 	WEIR_FAULT("fold-before-apply");
-	apply(run);
+	apply(run);					/* equality and order of types may be a user's */
+	weir_owner_end(&scope);
 	ResetExprContext(run->econtext);
 }

@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "runtime/watchdog.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -61,8 +62,11 @@ has_user_mapping(Oid user, Oid server)
  * that was made of it is made anew.
  */
 static char *
-print_stream(Oid stream, TupleDesc desc, Oid owner)
+print_stream(Oid stream, TupleDesc desc, List *defs)
 {
+	List	   *owners = NIL;
+	ListCell   *cell;
+
 	StringInfoData print;
 	ForeignTable *table = GetForeignTable(stream);
 	ForeignServer *server = GetForeignServer(table->serverid);
@@ -70,9 +74,15 @@ print_stream(Oid stream, TupleDesc desc, Oid owner)
 	initStringInfo(&print);
 	appendStringInfo(&print, "%s %s", nodeToString(table->options),
 					 nodeToString(server->options));
-	if (has_user_mapping(owner, server->serverid))
-		appendStringInfo(&print, " %s",
-						 nodeToString(GetUserMapping(owner, server->serverid)->options));
+	foreach(cell, defs)
+		owners = list_append_unique_oid(owners,
+										((WeirViewDef *) lfirst(cell))->owner);
+	list_sort(owners, list_oid_cmp);
+	foreach(cell, owners)
+		if (has_user_mapping(lfirst_oid(cell), server->serverid))
+			appendStringInfo(&print, " %u %s", lfirst_oid(cell),
+							 nodeToString(GetUserMapping(lfirst_oid(cell),
+														 server->serverid)->options));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -173,8 +183,7 @@ read_definitions(WeirWorker *worker, char **print, TupleDesc *desc)
 	if (stream == NULL)
 		return NIL;
 	*desc = CreateTupleDescCopy(RelationGetDescr(stream));
-	*print = print_stream(worker->stream, *desc,
-						  ((WeirViewDef *) linitial(result))->owner);
+	*print = print_stream(worker->stream, *desc, result);
 	table_close(stream, AccessShareLock);
 	return result;
 }
@@ -284,10 +293,13 @@ weir_members_check_privileges(WeirWorker *worker)
 			continue;
 		PG_TRY();
 		{
+			Query	   *query;
+
 			StartTransactionCommand();
 			PushActiveSnapshot(GetTransactionSnapshot());
-			weir_check_source_privileges(weir_catalog_query(member->def->query_view),
-										 member->def->owner);
+			query = weir_catalog_query(member->def->query_view);
+			if (query != NULL)	/* else dropped: the reload will tell */
+				weir_check_source_privileges(query, member->def->owner);
 			PopActiveSnapshot();
 			CommitTransactionCommand();
 			MemoryContextSwitchTo(caller);
@@ -491,7 +503,23 @@ open_member(WeirWorker *worker, WeirMember *member)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
+	if (worker->slot->culprit == member->def->relid)
+	{
+		ErrorData	error = {
+			.sqlerrcode = ERRCODE_QUERY_CANCELED,
+			.message = "an expression of the view went on after it was cancelled",
+			.detail = "The worker was ended for it.",
+			.hint = "Mend the function, then call weir.resume."
+		};
+
+		worker->slot->culprit = InvalidOid;
+		put_aside(worker, member, &error, true);
+		return;
+	}
 	weir_members_apply_settings(worker, member->def->settings);
+	weir_watchdog_view = member->def->relid;
+	/* constants are folded, keys hashed: functions of the user run */
+	weir_watchdog_start();
 	PG_TRY();
 	{
 		StartTransactionCommand();
@@ -511,9 +539,11 @@ open_member(WeirWorker *worker, WeirMember *member)
 		FlushErrorState();
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(caller);
+		weir_watchdog_explain(error);
 		put_aside(worker, member, error, false);
 	}
 	PG_END_TRY();
+	weir_watchdog_stop();
 }
 
 static int64
@@ -679,201 +709,4 @@ weir_members_merge_feeds(WeirWorker *worker)
 				into->held_since = GetCurrentTimestamp();
 		}
 	}
-}
-
-/* ------------------------------------------------------------------ waits */
-
-/* Takes a wait that asks for one of our open views. */
-static void
-take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
-{
-	WeirFeed   *feed = weir_members_feed(worker, run);
-	WeirWait   *wait = &weir_shared->waits[place];
-	WeirPartitionRange *ranges;
-	WeirTaken  *taken;
-	MemoryContext old;
-	int			n;
-
-	if (feed == NULL)
-		return;
-	ranges = weir_kafka_ranges(feed->consumer, 1000, &n);
-	if (ranges == NULL)
-		return;					/* next turn */
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	taken = palloc(sizeof(*taken));
-	taken->place = place;
-	taken->ticket = ticket;
-	taken->view = run->def->relid;
-	taken->n = n;
-	taken->ends = palloc(sizeof(int64) * Max(n, 1));
-	for (int p = 0; p < n; p++)
-		taken->ends[p] = ranges[p].high;
-	worker->taken = lappend(worker->taken, taken);
-	MemoryContextSwitchTo(old);
-
-	SpinLockAcquire(&wait->mutex);
-	if (wait->state == WEIR_WAIT_ASKED && wait->ticket == ticket)
-		wait->state = WEIR_WAIT_TAKEN;
-	SpinLockRelease(&wait->mutex);
-}
-
-static WeirRun *
-run_of_view(WeirWorker *worker, Oid view)
-{
-	ListCell   *cell;
-
-	foreach(cell, worker->members)
-	{
-		WeirMember *member = lfirst(cell);
-
-		if (member->def->relid == view)
-			return member->run;
-	}
-	return NULL;
-}
-
-static bool
-holds(const WeirRun *run, const WeirTaken *taken)
-{
-	if (run->backfilling)
-		return false;
-	for (int p = 0; p < taken->n; p++)
-	{
-		int64		committed = p < run->n_books ? run->books[p].committed : 0;
-
-		if (committed < taken->ends[p])
-			return false;
-	}
-	return true;
-}
-
-void
-weir_members_answer_waits(WeirWorker *worker)
-{
-	bool		news = false;
-	ListCell   *cell;
-
-	for (int i = 0; i < weir_shared->n_waits; i++)
-	{
-		WeirWait   *wait = &weir_shared->waits[i];
-		WeirRun    *run;
-		uint64		ticket;
-		Oid			view;
-
-		if (wait->state != WEIR_WAIT_ASKED ||
-			wait->database != worker->database)
-			continue;
-		SpinLockAcquire(&wait->mutex);
-		ticket = wait->ticket;
-		view = wait->view;
-		SpinLockRelease(&wait->mutex);
-		run = run_of_view(worker, view);
-		if (run != NULL)
-			take_wait(worker, i, run, ticket);
-	}
-	foreach(cell, worker->taken)
-	{
-		WeirTaken  *taken = lfirst(cell);
-		WeirWait   *wait = &weir_shared->waits[taken->place];
-		WeirRun    *run = run_of_view(worker, taken->view);
-		bool		gone = false;
-
-		SpinLockAcquire(&wait->mutex);
-		if (wait->ticket != taken->ticket || wait->state != WEIR_WAIT_TAKEN)
-			gone = true;
-		else if (run != NULL && holds(run, taken))
-		{
-			wait->state = WEIR_WAIT_HELD;
-			gone = news = true;
-		}
-		SpinLockRelease(&wait->mutex);
-		if (gone)
-		{
-			worker->taken = foreach_delete_current(worker->taken, cell);
-			pfree(taken->ends);
-			pfree(taken);
-		}
-	}
-	if (news)
-		ConditionVariableBroadcast(&weir_shared->answered);
-}
-
-/* ------------------------------------------------------------------ scout */
-
-/* Marks a slot for a stream as wanted, unless it has one. */
-static void
-want(Oid database, Oid stream)
-{
-	WeirSlot   *free_slot = NULL;
-	bool		served = false;
-
-	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < weir_shared->n_slots; i++)
-	{
-		WeirSlot   *slot = &weir_shared->slots[i];
-
-		if (slot->state == WEIR_SLOT_FREE)
-			free_slot = free_slot ? free_slot : slot;
-		else if (slot->database == database && slot->stream == stream)
-			served = true;
-	}
-	if (!served && free_slot != NULL)
-	{
-		free_slot->state = WEIR_SLOT_WANTED;
-		free_slot->database = database;
-		free_slot->stream = stream;
-		free_slot->done = false;
-	}
-	LWLockRelease(weir_shared->lock);
-	if (!served && free_slot == NULL)
-	{
-		pg_atomic_fetch_add_u64(&weir_shared->starved, 1);
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no worker is free for the continuous views of \"%s\"",
-						get_rel_name(stream)),
-				 errhint("Raise weir.max_workers (now %d).", weir_max_workers)));
-	}
-}
-
-/* Slots of streams that no view reads any more are free again. */
-static void
-drop_wishes(Oid database, List *streams)
-{
-	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < weir_shared->n_slots; i++)
-	{
-		WeirSlot   *slot = &weir_shared->slots[i];
-
-		if (slot->state == WEIR_SLOT_WANTED && slot->database == database &&
-			!list_member_oid(streams, slot->stream))
-			slot->state = WEIR_SLOT_FREE;
-	}
-	LWLockRelease(weir_shared->lock);
-}
-
-void
-weir_scout(Oid database)
-{
-	List	   *streams = NIL;
-	ListCell   *cell;
-
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (weir_catalog_exists())
-	{
-		weir_catalog_adopt();
-		foreach(cell, weir_catalog_views())
-		{
-			WeirViewDef *def = lfirst(cell);
-
-			if (!def->paused)
-				streams = list_append_unique_oid(streams, def->source);
-		}
-	}
-	drop_wishes(database, streams);
-	foreach(cell, streams)
-		want(database, lfirst_oid(cell));
-	PopActiveSnapshot();
-	CommitTransactionCommand();
 }

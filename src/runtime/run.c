@@ -12,6 +12,7 @@
  */
 #include "runtime/worker.h"
 
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "executor/executor.h"
@@ -19,6 +20,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -134,6 +136,22 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 	}
 }
 
+void
+weir_owner_begin(WeirOwnerScope *scope, Oid owner)
+{
+	GetUserIdAndSecContext(&scope->user, &scope->sec_context);
+	SetUserIdAndSecContext(owner,
+						   scope->sec_context | SECURITY_RESTRICTED_OPERATION);
+	scope->guc_level = NewGUCNestLevel();
+}
+
+void
+weir_owner_end(const WeirOwnerScope *scope)
+{
+	AtEOXact_GUC(false, scope->guc_level);
+	SetUserIdAndSecContext(scope->user, scope->sec_context);
+}
+
 /* v must still have the columns that Q gives it. */
 void
 weir_check_shape(Relation v, TupleDesc wanted)
@@ -143,24 +161,57 @@ weir_check_shape(Relation v, TupleDesc wanted)
 
 	for (int i = 0; same && i < wanted->natts; i++)
 		same = !TupleDescAttr(desc, i)->attisdropped &&
-			TupleDescAttr(desc, i)->atttypid == TupleDescAttr(wanted, i)->atttypid;
+			TupleDescAttr(desc, i)->atttypid == TupleDescAttr(wanted, i)->atttypid &&
+			TupleDescAttr(desc, i)->atttypmod == TupleDescAttr(wanted, i)->atttypmod;
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the columns of \"%s\" were changed",
 						RelationGetRelationName(v)),
 				 errhint("Drop the view and create it again with the query that you want.")));
+
+	/* the trigger that keeps users out does not see rows that a parent routes */
+	if (v->rd_rel->relispartition)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"%s\" has become a partition",
+						RelationGetRelationName(v)),
+				 errdetail("Rows that are inserted into its parent can end up in it."),
+				 errhint("Detach it, and run weir.rebuild on the view.")));
+	if (v->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"%s\" has become unlogged",
+						RelationGetRelationName(v)),
+				 errdetail("A crash would empty it while its positions stay."),
+				 errhint("Run ALTER TABLE ... SET LOGGED, and then weir.resume on the view.")));
 }
 
+/* What is known of the view besides its groups. */
 static void
-load(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
+load_books(WeirRun *run)
 {
-	WeirViewDef *def = run->def;
-	WeirTumble *window = NULL;
-	Relation	v;
-	Relation	state_table;
 	bool		stalled;
 	Oid			filenode;
+
+	run->books = weir_read_books(run->def->id, &run->n_books);
+	if (!weir_read_status(run->def->id, &run->backfilling, &filenode, &stalled))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the status of a view is missing")));
+	/* VACUUM FULL, CLUSTER and a restore move rows: write them anew */
+	run->rewrite = !run->backfilling && OidIsValid(filenode) &&
+		filenode != run->filenode;
+}
+
+/* Makes the groups; the keys' hash functions run. */
+static void
+load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
+{
+	WeirTumble *window = NULL;
+	Relation	v;
+	Relation	definition;
+	Relation	state_table;
 
 	if (run->plan->window_key >= 0)
 		window = &run->keys[run->plan->window_key].tumble;
@@ -169,21 +220,15 @@ load(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 	run->table = weir_group_table_create(run->mcxt, run->format, run->states,
 										 run->n_states, words_size);
 
-	v = table_open(def->relid, AccessShareLock);
-	weir_check_shape(v, weir_projector_desc(run->projector));
+	v = table_open(run->def->relid, AccessShareLock);
+	definition = relation_open(run->def->query_view, AccessShareLock);
+	run->shape = CreateTupleDescCopy(RelationGetDescr(definition));
+	relation_close(definition, AccessShareLock);
+	weir_check_shape(v, run->shape);
 	run->filenode = weir_filenode(v);
 	table_close(v, AccessShareLock);
 
-	run->books = weir_read_books(def->id, &run->n_books);
-	if (!weir_read_status(def->id, &run->backfilling, &filenode, &stalled))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("the status of a view is missing")));
-	/* VACUUM FULL, CLUSTER and a restore move rows: write them anew */
-	run->rewrite = !run->backfilling && OidIsValid(filenode) &&
-		filenode != run->filenode;
-
-	state_table = table_open(def->state_table, AccessShareLock);
+	state_table = table_open(run->def->state_table, AccessShareLock);
 	run->state_filenode = weir_filenode(state_table);
 	weir_load_states(state_table, run->table);
 	table_close(state_table, AccessShareLock);
@@ -225,14 +270,23 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		WeirFinish *finishes;
 		int		   *state_of;
 		Size		words_size;
+		Query	   *query;
+		WeirOwnerScope scope;
 
-		weir_check_source_privileges(weir_catalog_query(def->query_view),
-									 def->owner);
-		/* folding constants runs functions of the user */
-		SetUserIdAndSecContext(def->owner,
-							   save_context | SECURITY_RESTRICTED_OPERATION);
-		run->plan = weir_plan_query(weir_catalog_query(def->query_view));
-		SetUserIdAndSecContext(save_user, save_context);
+		WEIR_FAULT("open");
+		query = weir_catalog_query(def->query_view);
+		if (query == NULL)
+			ereport(ERROR,
+					(errcode(WEIR_ERRCODE_CHANGED),
+					 errmsg("the view was dropped")));
+		weir_check_source_privileges(query, def->owner);
+
+		/*
+		 * Folding constants runs functions of the user, and preparing
+		 * expressions asks whether he may execute them.
+		 */
+		weir_owner_begin(&scope, def->owner);
+		run->plan = weir_plan_query(query);
 
 		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
 		state_of = palloc0(sizeof(int) * Max(run->plan->n_calls, 1));
@@ -249,7 +303,10 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		run->images = palloc(run->image_room * WEIR_BATCH_ROWS);
 		run->max_dirty = 1024;
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
-		load(run, finishes, state_of, words_size);
+		load_groups(run, finishes, state_of, words_size);
+		weir_owner_end(&scope);
+
+		load_books(run);
 		add_grand_total(run);
 	}
 	PG_CATCH();

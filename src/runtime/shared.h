@@ -39,6 +39,7 @@ typedef struct WeirSlot
 	pid_t		pid;			/* 0: no process */
 	Latch	   *latch;			/* of that process */
 	bool		done;			/* the worker found no view to serve */
+	volatile Oid culprit;		/* a view whose code could not be cancelled */
 } WeirSlot;
 
 /*

@@ -6,7 +6,8 @@
  * statement_timeout does nothing in a background worker.  While user code
  * runs, a timer looks every few seconds whether the row has changed since it
  * last looked; if not, it cancels as pg_cancel_backend would, and the row
- * becomes a dead letter.  So one row has between one and two periods.
+ * becomes a dead letter.  So one row has between one and two periods.  Code that
+ * catches the cancel twice takes the worker down, and its view stalls.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,15 +24,28 @@ volatile uint64 weir_progress = 0;
 static TimeoutId timer;
 static volatile uint64 seen = 0;
 static volatile sig_atomic_t bitten = false;
+static volatile sig_atomic_t bites = 0;
+
+Oid			weir_watchdog_view = InvalidOid;
+volatile Oid *weir_watchdog_culprit = NULL;
 
 /* In a signal handler. */
 static void
 look(void)
 {
-	if (weir_progress == seen)
+	if (weir_progress != seen)
+		bites = 0;
+	else if (++bites < 3)
 	{
 		bitten = true;
 		QueryCancelPending = true;
+		InterruptPending = true;
+	}
+	else
+	{
+		if (weir_watchdog_culprit != NULL)
+			*weir_watchdog_culprit = weir_watchdog_view;
+		ProcDiePending = true;
 		InterruptPending = true;
 	}
 	seen = weir_progress;
@@ -50,6 +64,7 @@ weir_watchdog_start(void)
 {
 	seen = weir_progress - 1;
 	bitten = false;
+	bites = 0;
 	enable_timeout_after(timer, PERIOD_MS);
 }
 

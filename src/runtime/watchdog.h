@@ -14,6 +14,15 @@
 /* Called once, when the worker starts. */
 extern void weir_watchdog_install(void);
 
+/* Whose code runs: the view, for the record if it has to be killed. */
+extern Oid	weir_watchdog_view;
+
+/*
+ * A function can catch being cancelled and go on.  Such a worker ends itself,
+ * which nothing can catch, and leaves the view's OID here, in shared memory.
+ */
+extern volatile Oid *weir_watchdog_culprit;
+
 /* User code is about to run, or has ended. */
 extern void weir_watchdog_start(void);
 extern void weir_watchdog_stop(void);

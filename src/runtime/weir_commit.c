@@ -145,7 +145,8 @@ open_view(WeirRun *run, Relation *state_table)
 				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the view was dropped")));
 	now = weir_catalog_view(run->def->relid);
-	if (now == NULL || now->paused || now->epoch != run->def->epoch)
+	if (now == NULL || now->paused || now->epoch != run->def->epoch ||
+		now->owner != run->def->owner)
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the definition of the view has changed")));
@@ -154,22 +155,19 @@ open_view(WeirRun *run, Relation *state_table)
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_CHANGED),
 				 errmsg("the state table was rewritten")));
-	weir_check_shape(v, weir_projector_desc(run->projector));
+	weir_check_shape(v, run->shape);
 	return v;
 }
 
 static void
 write_results(WeirRun *run, Relation v, Staged *staged, bool rewrite)
 {
-	Oid			save_user;
-	int			save_context;
+	WeirOwnerScope scope;
 
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(run->def->owner,
-						   save_context | SECURITY_RESTRICTED_OPERATION);
+	weir_owner_begin(&scope, run->def->owner);
 	weir_write_results(v, run->projector, run->table, staged->groups,
 					   staged->n, rewrite, staged->placements);
-	SetUserIdAndSecContext(save_user, save_context);
+	weir_owner_end(&scope);
 }
 
 static void
@@ -302,13 +300,13 @@ weir_commit_runs(List *runs, ErrorData **failure)
 		for (int i = 0; i < n; i++)
 		{
 			current = list_nth(runs, i);
+			weir_watchdog_view = current->def->relid;
 			write_run(current, &staged[i]);
 			weir_progress++;
 		}
 		current = NULL;
 		WEIR_FAULT("commit-before");
 		CommitTransactionCommand();
-		WEIR_FAULT("commit-after");
 		MemoryContextSwitchTo(caller);
 	}
 	PG_CATCH();
@@ -327,6 +325,8 @@ weir_commit_runs(List *runs, ErrorData **failure)
 
 	if (failed == NULL)
 	{
+		/* an error from here to the end of apply() is the worker's end */
+		WEIR_FAULT("commit-after");
 		INSTR_TIME_SET_CURRENT(ended);
 		INSTR_TIME_SUBTRACT(ended, begun);
 		for (int i = 0; i < n; i++)

@@ -214,16 +214,25 @@ reap_and_start(int i)
 		child->backoff_ms = child->backoff_ms == 0 ? FIRST_BACKOFF_MS :
 			Min(child->backoff_ms * 2, LAST_BACKOFF_MS);
 
+		/* pid: a worker of the launcher before us serves the slot still */
 		LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
-		slot->pid = 0;
-		slot->latch = NULL;
-		slot->state = slot->done ? WEIR_SLOT_FREE : WEIR_SLOT_WANTED;
+		if (slot->pid == 0)
+			slot->state = slot->done ? WEIR_SLOT_FREE : WEIR_SLOT_WANTED;
 		if (slot->done)
 			child->backoff_ms = 0;
 		/* the group may be gone, with its database even: look again */
 		slot_freed = true;
 		LWLockRelease(weir_shared->lock);
 		ConditionVariableBroadcast(&weir_shared->answered);
+	}
+
+	/* what was started by the launcher before us has ended, or never began */
+	if (child->handle == NULL && slot->state == WEIR_SLOT_RUNNING)
+	{
+		LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+		if (slot->pid == 0)
+			slot->state = WEIR_SLOT_WANTED;
+		LWLockRelease(weir_shared->lock);
 	}
 
 	if (child->handle != NULL || slot->state != WEIR_SLOT_WANTED ||
@@ -338,7 +347,8 @@ weir_launcher_main(Datum arg)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	proc_exit(0);
+	/* after status 0 the postmaster would start no launcher ever again */
+	proc_exit(1);
 }
 
 void

@@ -17,6 +17,7 @@
 #include "runtime/shared.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 WeirShared *weir_shared = NULL;
@@ -24,6 +25,7 @@ WeirShared *weir_shared = NULL;
 static shmem_request_hook_type previous_request_hook = NULL;
 static shmem_startup_hook_type previous_startup_hook = NULL;
 static bool wake_at_commit = false;
+static bool wake_now = false;	/* the commit is done but for its locks */
 
 static Size
 shared_size(void)
@@ -94,18 +96,23 @@ nudge(Oid database)
 	LWLockRelease(weir_shared->lock);
 }
 
+/*
+ * Told in two steps, because it must not be told too early:
+ *
+ *	1. We raise the generation in the callback of the commit.
+ *	2. A worker reads the definitions: new rows of ours, but the owner and
+ *	   the options from its system caches, which know nothing yet.
+ *	3. We send the invalidations.  The worker has done its reading.
+ */
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	if (!wake_at_commit)
-		return;
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
+			wake_now = wake_at_commit;
 			wake_at_commit = false;
-			pg_atomic_fetch_add_u64(&weir_shared->generation, 1);
-			nudge(MyDatabaseId);
 			break;
 		case XACT_EVENT_ABORT:
 			wake_at_commit = false;
@@ -113,6 +120,17 @@ at_transaction_end(XactEvent event, void *arg)
 		default:
 			break;
 	}
+}
+
+static void
+at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+		   void *arg)
+{
+	if (!wake_now || phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top_level)
+		return;
+	wake_now = false;
+	pg_atomic_fetch_add_u64(&weir_shared->generation, 1);
+	nudge(MyDatabaseId);
 }
 
 void
@@ -125,6 +143,7 @@ weir_wake_at_commit(void)
 	if (!registered)
 	{
 		RegisterXactCallback(at_transaction_end, NULL);
+		RegisterResourceReleaseCallback(at_release, NULL);
 		registered = true;
 	}
 	wake_at_commit = true;

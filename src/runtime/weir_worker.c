@@ -73,6 +73,8 @@ leave_slot(int code, Datum arg)
 	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
 	worker.slot->latch = NULL;
 	worker.slot->pid = 0;
+	if (weir_shared->launcher_latch != NULL)
+		SetLatch(weir_shared->launcher_latch);
 	LWLockRelease(weir_shared->lock);
 	ConditionVariableBroadcast(&weir_shared->answered);
 }
@@ -111,7 +113,14 @@ start(const WeirWorkerArgs *args)
 
 	worker.slot = &weir_shared->slots[args->slot];
 	worker.stream = worker.slot->stream;
+	weir_watchdog_culprit = &worker.slot->culprit;
 	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+	if (worker.slot->pid != 0)
+	{
+		/* a new launcher did not know of it; two would write the same rows */
+		LWLockRelease(weir_shared->lock);
+		proc_exit(0);
+	}
 	worker.slot->latch = MyLatch;
 	worker.slot->pid = MyProcPid;
 	LWLockRelease(weir_shared->lock);
@@ -206,6 +215,7 @@ fold(WeirFeed *feed)
 			continue;
 		PG_TRY();
 		{
+			weir_watchdog_view = run->def->relid;
 			StartTransactionCommand();
 			PushActiveSnapshot(GetTransactionSnapshot());
 			weir_run_fold(run, &feed->batch);
@@ -229,17 +239,45 @@ fold(WeirFeed *feed)
 	list_free(runs);
 }
 
-static void
+/*
+ * False if decoding failed altogether (out of memory, say): then all views of
+ * the feed are put aside, and those of other owners go on.
+ */
+static bool
 decode(WeirFeed *feed)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	volatile bool decoded = true;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	weir_feed_decode(feed);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(caller);
+	weir_watchdog_view = ((WeirRun *) linitial(feed->runs))->def->relid;
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		weir_feed_decode(feed);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		List	   *runs;
+		ListCell   *cell;
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		/* the feed goes with the last of them */
+		runs = list_copy(feed->runs);
+		foreach(cell, runs)
+			weir_members_fail(&worker, lfirst(cell), error);
+		decoded = false;
+	}
+	PG_END_TRY();
+	return decoded;
 }
 
 /* Reads what has come, from each feed a batch; true if there was something. */
@@ -259,8 +297,8 @@ read_feeds(void)
 		busy = true;
 		weir_members_apply_settings(&worker, feed->settings);
 		weir_watchdog_start();
-		decode(feed);
-		fold(feed);
+		if (decode(feed))
+			fold(feed);
 		weir_watchdog_stop();
 	}
 	list_free(feeds);

@@ -118,6 +118,7 @@ typedef struct WeirRun
 
 	/* emit */
 	WeirProjector *projector;
+	TupleDesc	shape;			/* of v, as the definition gives it */
 	Oid			filenode;		/* of v, for which the result TIDs hold */
 	Oid			state_filenode; /* of the state table, likewise */
 	bool		backfilling;
@@ -145,13 +146,33 @@ typedef struct WeirRun
 } WeirRun;
 
 /*
+ * Between these two everything runs with the rights of a view's owner, and
+ * what his functions do to settings is undone at the end: views of several
+ * owners share a worker, and a search_path that one of them leaves behind
+ * would choose the functions that the next one's run.  In a transaction; an
+ * error leaves nothing to clean up but the user, whom its abort restores.
+ */
+typedef struct WeirOwnerScope
+{
+	Oid			user;
+	int			sec_context;
+	int			guc_level;
+} WeirOwnerScope;
+
+extern void weir_owner_begin(WeirOwnerScope *scope, Oid owner);
+extern void weir_owner_end(const WeirOwnerScope *scope);
+
+/*
  * Opens a view: plans Q, loads its groups.  In a transaction; raises what
  * planning and loading raise, with nothing left behind.
  */
 extern WeirRun *weir_run_open(WeirViewDef *def, TupleDesc stream_desc);
 extern void weir_run_close(WeirRun *run);
 
-/* Raises 55000 when v no longer has the columns of Q. */
+/*
+ * Raises 55000 when v no longer has the columns of Q, others can write it, or a
+ * crash would empty it.
+ */
 extern void weir_check_shape(Relation v, TupleDesc wanted);
 
 /* Every partition is at its target: a backfill may be published. */

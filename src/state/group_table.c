@@ -22,6 +22,7 @@
 #define BLOCK_BITS 14			/* units a block: 128 kB */
 #define BLOCK_UNITS (1 << BLOCK_BITS)
 #define BLOCK_BYTES (BLOCK_UNITS * 8)
+#define MAX_BLOCKS (1 << (32 - BLOCK_BITS))
 #define FIRST_SLOTS 1024
 
 /* hash in the upper half, reference in the lower; 0 is empty */
@@ -157,6 +158,10 @@ add_block(WeirGroupTable *table)
 		table->max_blocks = max;
 		MemoryContextSwitchTo(old);
 	}
+	if (table->n_blocks >= MAX_BLOCKS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the groups of a view exceed 32 GB")));
 	pointer = allocate(table, BLOCK_BYTES);
 	table->blocks_at[table->n_blocks] = pointer;
 	table->blocks[table->n_blocks] = dsa_get_address(table->area, pointer);

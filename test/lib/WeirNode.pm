@@ -132,9 +132,14 @@ sub _try
 {
 	my ($self, $sql, $dbname) = @_;
 	my ($out, $err) = ('', '');
-	my $rc = $self->psql(
-		defined $dbname ? $dbname : 'postgres', $sql,
-		stdout => \$out, stderr => \$err, on_error_stop => 1);
+	# psql that cannot connect may be gone before it was given its input, and
+	# IPC::Run dies of that
+	my $rc = eval {
+		$self->psql(
+			defined $dbname ? $dbname : 'postgres', $sql,
+			stdout => \$out, stderr => \$err, on_error_stop => 1);
+	};
+	($rc, $err) = (2, "connection to server failed: $@") unless defined $rc;
 	return ($rc, $out, $err);
 }
 
@@ -143,11 +148,14 @@ sub error_of
 {
 	my ($self, $sql, $dbname) = @_;
 	my $err = '';
-	$self->psql(
-		defined $dbname ? $dbname : 'postgres', $sql,
-		stderr => \$err,
-		on_error_stop => 1,
-		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	eval {
+		$self->psql(
+			defined $dbname ? $dbname : 'postgres', $sql,
+			stderr => \$err,
+			on_error_stop => 1,
+			extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+		1;
+	} or $err = "FATAL: $@";
 	return $err =~ /^(?:psql:\S+ )?(?:ERROR|FATAL):  (\w{5}: .*)$/m ? $1 : $err =~ /(?:ERROR|FATAL)/ ? $err : '';
 }
 

@@ -225,7 +225,6 @@ sub threads
 	sql('ALTER TABLE by_minute SET SCHEMA elsewhere');
 	sql('ALTER TABLE elsewhere.by_minute OWNER TO heir');
 	sql('ALTER FOREIGN TABLE clicks RENAME COLUMN amount TO price');
-	sql("ALTER FOREIGN TABLE clicks ALTER COLUMN price OPTIONS (ADD path 'amount')");
 	sql('ALTER FOREIGN TABLE clicks RENAME TO visits');
 	my $n = sql('SELECT n FROM total');
 	send_to('clicks', '{"url": "/renamed", "amount": 3}');

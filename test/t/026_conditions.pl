@@ -87,6 +87,28 @@ ok($node->wait_until(q{SELECT state || ' ' || sqlstate || ' ' || message FROM we
 		'stalled 42P01 no such thing', 30), 'an error of any code shows');
 sql('DROP TABLE broken');
 
+# A function that loops and will not be cancelled costs its own view only.
+sql(q{CREATE FUNCTION stubborn(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE n = 100 LOOP
+		BEGIN
+			LOOP n := n; END LOOP;
+		EXCEPTION WHEN query_canceled THEN NULL;
+		END;
+	END LOOP;
+	RETURN n;
+END$$});
+sql(q{CREATE TABLE stuck WITH (weir.continuous) AS SELECT sum(stubborn(amount)) AS s FROM numbers});
+ok($node->wait_until(q{SELECT state || ' ' || sqlstate FROM weir.views WHERE view::text = 'stuck'},
+		'stalled 57014', 90), 'code that cannot be cancelled stalls its view');
+$broker->produce('numbers', [ 0, undef, '{"k": "x", "a": 1}' ]);
+sql(q{INSERT INTO oracle VALUES ('x', 1)});
+ok($node->wait_until(q{SELECT n FROM where_bare}, sql(q{SELECT count(*) FROM oracle WHERE a > 0 AND b < 10}), 60),
+	'and the others go on');
+sql(q{SELECT weir.wait_for('where_null')});
+is(sql(q{SELECT sum(n) FROM where_null}), sql(q{SELECT count(*) FROM oracle WHERE a > 0}), 'without loss');
+sql('DROP TABLE stuck');
+
 # Dead letters stay until their owner deletes them.
 $broker->produce('numbers', [ 0, undef, 'bad' ], [ 1, undef, 'worse' ]);
 sql(q{SELECT weir.wait_for('where_bare')});

@@ -1,0 +1,136 @@
+/*-------------------------------------------------------------------------
+ *
+ * waits.c
+ *	  The worker's side of weir.wait_for().
+ *
+ * A backend puts its question into its place in shared memory.  The worker takes
+ * it by asking the source for its end, and answers once the view has committed
+ * up to there.  The backend's side is monitor/wait_for.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "runtime/members.h"
+
+#include "storage/spin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/*
+ * Takes a wait that asks for one of our open views; false when the source did
+ * not answer, for which it waits a second.
+ */
+static bool
+take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
+{
+	WeirFeed   *feed = weir_members_feed(worker, run);
+	WeirWait   *wait = &weir_shared->waits[place];
+	WeirPartitionRange *ranges;
+	WeirTaken  *taken;
+	MemoryContext old;
+	int			n;
+
+	if (feed == NULL)
+		return true;
+	ranges = weir_kafka_ranges(feed->consumer, 1000, &n);
+	if (ranges == NULL)
+		return false;			/* next turn */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	taken = palloc(sizeof(*taken));
+	taken->place = place;
+	taken->ticket = ticket;
+	taken->view = run->def->relid;
+	taken->n = n;
+	taken->ends = palloc(sizeof(int64) * Max(n, 1));
+	for (int p = 0; p < n; p++)
+		taken->ends[p] = ranges[p].high;
+	worker->taken = lappend(worker->taken, taken);
+	MemoryContextSwitchTo(old);
+
+	SpinLockAcquire(&wait->mutex);
+	if (wait->state == WEIR_WAIT_ASKED && wait->ticket == ticket)
+		wait->state = WEIR_WAIT_TAKEN;
+	SpinLockRelease(&wait->mutex);
+	return true;
+}
+
+static WeirRun *
+run_of_view(WeirWorker *worker, Oid view)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->def->relid == view)
+			return member->run;
+	}
+	return NULL;
+}
+
+static bool
+holds(const WeirRun *run, const WeirTaken *taken)
+{
+	if (run->backfilling)
+		return false;
+	for (int p = 0; p < taken->n; p++)
+	{
+		int64		committed = p < run->n_books ? run->books[p].committed : 0;
+
+		if (committed < taken->ends[p])
+			return false;
+	}
+	return true;
+}
+
+void
+weir_members_answer_waits(WeirWorker *worker)
+{
+	bool		news = false;
+	ListCell   *cell;
+
+	for (int i = 0; i < weir_shared->n_waits; i++)
+	{
+		WeirWait   *wait = &weir_shared->waits[i];
+		WeirRun    *run;
+		uint64		ticket;
+		Oid			view;
+
+		if (wait->state != WEIR_WAIT_ASKED ||
+			wait->database != worker->database)
+			continue;
+		SpinLockAcquire(&wait->mutex);
+		ticket = wait->ticket;
+		view = wait->view;
+		SpinLockRelease(&wait->mutex);
+		run = run_of_view(worker, view);
+		/* the others would only wait a second each as well */
+		if (run != NULL && !take_wait(worker, i, run, ticket))
+			break;
+	}
+	foreach(cell, worker->taken)
+	{
+		WeirTaken  *taken = lfirst(cell);
+		WeirWait   *wait = &weir_shared->waits[taken->place];
+		WeirRun    *run = run_of_view(worker, taken->view);
+		bool		gone = false;
+
+		SpinLockAcquire(&wait->mutex);
+		if (wait->ticket != taken->ticket || wait->state != WEIR_WAIT_TAKEN)
+			gone = true;
+		else if (run != NULL && holds(run, taken))
+		{
+			wait->state = WEIR_WAIT_HELD;
+			gone = news = true;
+		}
+		SpinLockRelease(&wait->mutex);
+		if (gone)
+		{
+			worker->taken = foreach_delete_current(worker->taken, cell);
+			pfree(taken->ends);
+			pfree(taken);
+		}
+	}
+	if (news)
+		ConditionVariableBroadcast(&weir_shared->answered);
+}
