@@ -368,7 +368,7 @@ WHERE pg_catalog.has_table_privilege(d.view, 'SELECT')
 GROUP BY d.source;
 
 -- The message of an error may quote the row that it is about, as Postgres' own
--- do; the payload is that row, and the owner's alone.
+-- do: it is the owner's alone, like the payload.
 CREATE VIEW weir.dead_letters WITH (security_barrier) AS
 SELECT d.source::pg_catalog.regclass AS source,
 	d.view::pg_catalog.regclass AS view,

@@ -428,8 +428,11 @@ weir_members_stop(WeirWorker *worker)
 					record_stall(member, feed->trouble);
 				continue;
 			}
-			/* it works again */
-			if (member->stalled && !member->run->blocked)
+			/* it works again, and not only until its next commit */
+			if (member->stalled && !member->run->blocked &&
+				!weir_run_has_news(member->run) &&
+				TimestampDifferenceExceeds(member->opened,
+										   GetCurrentTimestamp(), 300))
 				record_stall(member, NULL);
 			if (member->run->last_commit != 0)
 				member->backoff_ms = FIRST_BACKOFF_MS;
@@ -526,6 +529,7 @@ open_member(WeirWorker *worker, WeirMember *member)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(caller);
 		member->run = weir_run_open(member->def, worker->stream_desc);
+		member->opened = GetCurrentTimestamp();
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(caller);

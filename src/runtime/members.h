@@ -23,6 +23,7 @@ typedef struct WeirMember
 	WeirViewDef *def;
 	MemoryContext mcxt;			/* of def and of this */
 	WeirRun    *run;			/* NULL while waiting */
+	TimestampTz opened;
 	TimestampTz retry_at;
 	int			backoff_ms;
 	bool		stalled;		/* status says so */

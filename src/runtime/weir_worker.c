@@ -414,6 +414,8 @@ time_to_wait(void)
 	{
 		WeirMember *member = lfirst(cell);
 
+		if (member->stalled && member->run != NULL)
+			due = Min(due, TimestampTzPlusMilliseconds(now, 300));
 		if (member->run == NULL)
 			due = Min(due, member->retry_at);
 		else if (weir_run_has_news(member->run))
