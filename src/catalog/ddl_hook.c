@@ -152,6 +152,10 @@ weir_process_utility(PlannedStmt *pstmt, const char *query_string,
 			CommandCounterIncrement();
 			weir_after_rename((RenameStmt *) pstmt->utilityStmt);
 		}
+		/* what was prepared shows from here on only */
+		if (IsA(pstmt->utilityStmt, TransactionStmt) &&
+			((TransactionStmt *) pstmt->utilityStmt)->kind == TRANS_STMT_COMMIT_PREPARED)
+			weir_wake_at_commit();
 		return;
 	}
 
