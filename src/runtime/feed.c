@@ -10,7 +10,8 @@
  *
  * A feed begins at the last message that its views have, not behind it: that
  * message must come back as it was, or the topic is not the one that we
- * know.  A gap, an end before our position, a partition that does not start at
+ * know.  So it does after every trouble of the broker's, behind which a topic may
+ * have been deleted and made again.  A gap, an end before our position, a partition that does not start at
  * 0 are never guessed over: the view stops.
  *
  *-------------------------------------------------------------------------
@@ -311,6 +312,7 @@ note_trouble(WeirFeed *feed, const WeirMessage *message)
 {
 	MemoryContext old;
 
+	feed->in_doubt = true;
 	if (feed->trouble != NULL)
 		return;
 	ereport(LOG,
@@ -326,6 +328,58 @@ note_trouble(WeirFeed *feed, const WeirMessage *message)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Assigns anew, at the last messages that the views have.  While the broker does
+ * not say what there is, without them: then we come back here.
+ */
+static void
+begin_again(WeirFeed *feed)
+{
+	WeirPartitionRange *ranges;
+	int			n;
+
+	ranges = weir_kafka_ranges(feed->consumer, LOOK_TIMEOUT_MS, &n);
+	feed->in_doubt = ranges == NULL;
+	for (int p = 0; p < feed->n_partitions; p++)
+	{
+		ListCell   *cell;
+
+		feed->next[p] = PG_INT64_MAX;
+		foreach(cell, feed->runs)
+		{
+			WeirRun    *run = lfirst(cell);
+			int64		at = weir_run_books(run, p)->position;
+
+			if (ranges != NULL && p < n && run->stop == NULL &&
+				check_range(run, &ranges[p]))
+				at = begin_at(run, &ranges[p]);
+			feed->next[p] = Min(feed->next[p], at);
+		}
+	}
+	assign(feed);
+}
+
+/* Messages have come since a trouble: are they of the topic that we know? */
+static bool
+is_doubtful(WeirFeed *feed)
+{
+	WeirBatch  *batch = &feed->batch;
+	bool		answered = false;
+
+	for (int i = 0; i < batch->n; i++)
+	{
+		const WeirMessage *message = &batch->messages[i];
+
+		if (message->kind != WEIR_SOURCE_ERROR)
+			answered = true;
+		else if (message->transient)
+			note_trouble(feed, message);
+		else
+			return false;		/* the views stop, and begin again by themselves */
+	}
+	return feed->in_doubt && answered;
+}
+
 int
 weir_feed_poll(WeirFeed *feed)
 {
@@ -335,6 +389,12 @@ weir_feed_poll(WeirFeed *feed)
 	MemoryContextReset(batch->mcxt);
 	batch->n = weir_kafka_poll(feed->consumer, batch->messages,
 							   WEIR_BATCH_ROWS);
+	if (is_doubtful(feed))
+	{
+		begin_again(feed);
+		batch->n = 0;
+		return 0;
+	}
 	for (int i = 0; i < batch->n; i++)
 	{
 		const WeirMessage *message = &batch->messages[i];
@@ -373,9 +433,7 @@ weir_feed_poll(WeirFeed *feed)
 							 psprintf("Partition %d.", p));
 				break;
 			case WEIR_SOURCE_ERROR:
-				if (message->transient)
-					note_trouble(feed, message);
-				else
+				if (!message->transient)
 					foreach(cell, feed->runs)
 						stop_run(lfirst(cell), message->sqlstate,
 								 message->payload, "The source says so.");

@@ -215,6 +215,7 @@ typedef struct WeirFeed
 	WeirBatch	batch;
 	TimestampTz next_look;		/* for new partitions */
 	ErrorData  *trouble;		/* the broker is away; it will come back */
+	bool		in_doubt;		/* since a trouble: see that the topic is the same */
 	TimestampTz held_since;		/* not polled, so that another can catch up */
 } WeirFeed;
 
