@@ -296,11 +296,15 @@ sub set_fault
 sub revive
 {
 	my $deadline = time + 60;
+	$node->wait_gone($node->{_pid}) if $node->{_pid};
 	$node->{_pid} = undef;
 	until ($node->start(fail_ok => 1))
 	{
 		BAIL_OUT('the server does not start') if time > $deadline;
 		sleep 0.2;
+
+		# a start that failed has read the pid of the dead one
+		$node->{_pid} = undef;
 	}
 }
 
