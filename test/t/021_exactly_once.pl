@@ -317,7 +317,7 @@ sub live_through
 	my ($point, $action) = @$event;
 	my $seen = -s $node->logfile;
 	my $file = "${PostgreSQL::Test::Utils::tmp_check}/chunk";
-	my $fault = $point eq 'random' ? '' : "$point:$action:" . (1 + int rand 2);
+	my $fault = $point eq 'random' ? '' : "$point:$action:1";
 
 	sql("COPY (SELECT part, NULL, value FROM raw WHERE chunk = $chunk ORDER BY off, part) TO '$file'");
 	open my $fh, '<', $file or die $!;
