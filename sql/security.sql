@@ -132,7 +132,9 @@ GRANT CREATE ON DATABASE regress_weir_owned TO regress_weir_bob;
 SET ROLE regress_weir_bob;
 CREATE SCHEMA weir;
 RESET ROLE;
+\set SHOW_CONTEXT never
 CREATE EXTENSION pg_weir;
+\set SHOW_CONTEXT errors
 ALTER SCHEMA weir OWNER TO CURRENT_USER;
 CREATE EXTENSION pg_weir;
 \c contrib_regression

@@ -66,10 +66,10 @@ MERGE INTO per_url v USING per_url u ON v.url = u.url WHEN MATCHED THEN DELETE;
 DROP TRIGGER weir_read_only ON per_url;
 
 -- Q, with names as they are now.
-SELECT weir.definition('per_url');
+SELECT regexp_replace(weir.definition('per_url'), '(clicks|visits)\.', '', 'g') AS definition;
 ALTER FOREIGN TABLE clicks RENAME TO visits;
 ALTER FOREIGN TABLE visits RENAME amount TO price;
-SELECT weir.definition('per_url');
+SELECT regexp_replace(weir.definition('per_url'), '(clicks|visits)\.', '', 'g') AS definition;
 ALTER FOREIGN TABLE visits RENAME price TO amount;
 ALTER FOREIGN TABLE visits RENAME TO clicks;
 SELECT weir.definition('clicks');
@@ -78,7 +78,7 @@ SELECT weir.definition(0);
 -- Columns can be named in the statement, as for any table.
 CREATE TABLE renamed (page, hits) WITH (weir.continuous, fillfactor = 80) TABLESPACE pg_default AS
 	SELECT url, count(*) FROM clicks GROUP BY url WITH NO DATA;
-SELECT weir.definition('renamed');
+SELECT regexp_replace(weir.definition('renamed'), '(clicks|visits)\.', '', 'g') AS definition;
 SELECT reloptions FROM pg_class WHERE oid = 'renamed'::regclass;
 CREATE TABLE too_many (a, b, c) WITH (weir.continuous) AS
 	SELECT url, count(*) FROM clicks GROUP BY url;
