@@ -7,7 +7,9 @@ PGFILEDESC = "pg_weir - continuous views"
 
 OBJS = \
 	src/aggregate/aggregate.o \
+	src/aggregate/exact_float.o \
 	src/aggregate/extreme.o \
+	src/aggregate/multiset.o \
 	src/aggregate/numeric_sum.o \
 	src/aggregate/sums.o \
 	src/catalog/accept_function.o \
@@ -25,6 +27,7 @@ OBJS = \
 	src/catalog/read_only.o \
 	src/catalog/rename_column.o \
 	src/catalog/run_sql.o \
+	src/catalog/table_source.o \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \
 	src/catalog/weir_catalog.o \
@@ -47,15 +50,22 @@ OBJS = \
 	src/fdw/kafka_insert.o \
 	src/fdw/kafka_quals.o \
 	src/fdw/kafka_scan.o \
+	src/fdw/stream_fdw.o \
+	src/fdw/stream_message.o \
+	src/monitor/progress.o \
 	src/monitor/view_functions.o \
 	src/monitor/wait_for.o \
 	src/pg_weir.o \
+	src/runtime/backfill.o \
+	src/runtime/backfill_process.o \
+	src/runtime/change_feed.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
 	src/runtime/members.o \
 	src/runtime/run.o \
 	src/runtime/scout.o \
+	src/runtime/slot_life.o \
 	src/runtime/waits.o \
 	src/runtime/watchdog.o \
 	src/runtime/weir_commit.o \
@@ -67,6 +77,9 @@ OBJS = \
 	src/source/kafka_handle.o \
 	src/source/kafka_options.o \
 	src/source/kafka_probe.o \
+	src/source/wal_reader.o \
+	src/source/wal_shapes.o \
+	src/source/wal_slot.o \
 	src/state/budget.o \
 	src/state/group_key.o \
 	src/state/group_table.o \

@@ -84,6 +84,17 @@ CREATE TABLE weir_data.positions (
 	PRIMARY KEY (view_id, partition)
 ) WITH (fillfactor = 20);
 
+-- The replication slot of this database, which all views over tables and push
+-- streams share.  A view's position (positions.position, the end of a commit)
+-- belongs to one life of the slot: positions.last_print names it.
+CREATE TABLE weir_data.slots (
+	home		text PRIMARY KEY,	-- as in views
+	name		name NOT NULL,
+	life		bigint NOT NULL,	-- random: another one after the slot was lost
+	confirmed	pg_lsn NOT NULL,	-- the slot was never told more than this
+	lost_why	text				-- how the life before this one ended
+);
+
 -- source is an OID here and no regclass, so that a dump restores although a
 -- relation is missing.  It is what the worker read at the time; readers are
 -- shown the view's source of now.

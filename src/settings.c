@@ -14,6 +14,9 @@
 bool		weir_enabled = true;
 int			weir_max_workers = 4;
 int			weir_state_memory_mb = 256;
+int			weir_max_retained_wal_mb = 10 * 1024;
+int			weir_backfill_rate = 0;
+int			weir_backfill_max_age_s = 3600;
 bool		weir_produce_in_transaction = false;
 
 void
@@ -42,6 +45,24 @@ weir_define_settings(void)
 							NULL,
 							&weir_state_memory_mb, 256, 1, INT_MAX / 2,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.max_retained_wal",
+							"WAL that is kept for views over tables that are paused or stalled.",
+							"A view that has more than this to read is given up: it must be rebuilt.",
+							&weir_max_retained_wal_mb, 10 * 1024, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.backfill_rate",
+							"Rows a second that a backfill reads at most.",
+							"0 means as fast as it can.",
+							&weir_backfill_rate, 0, 0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.backfill_max_age",
+							"How long the snapshot of a backfill may be held.",
+							"A backfill that takes longer is given up, and its view stalls.",
+							&weir_backfill_max_age_s, 3600, 10, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
 	DefineCustomBoolVariable("weir.produce_in_transaction",
 							 "Lets INSERT into a Kafka foreign table run in a transaction block.",

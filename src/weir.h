@@ -5,9 +5,13 @@
  *
  * stream		A foreign table or table whose rows a view reads.
  * message		What a source delivers: bytes with a position and a time.
- * row			A message decoded to the columns of its stream.
+ * change		An insert, update, delete or truncate of a table, as the WAL
+ *				tells it.
+ * row			A message decoded to the columns of its stream, or the old or
+ *				new row of a change.
  * position		Where to continue reading: for Kafka the offset of the first
- *				message of a partition that has not been read yet.
+ *				message of a partition that has not been read yet, for tables
+ *				the end of the last commit that has been folded.
  * view			An ordinary table whose rows pg_weir keeps equal to Q, its
  *				defining query, over the accepted rows.
  * group		One combination of group keys (the window among them) with
@@ -52,6 +56,9 @@ extern bool weir_preloaded;
 extern bool weir_enabled;
 extern int	weir_max_workers;
 extern int	weir_state_memory_mb;
+extern int	weir_max_retained_wal_mb;
+extern int	weir_backfill_rate;		/* rows a second, 0: no limit */
+extern int	weir_backfill_max_age_s;
 extern bool weir_produce_in_transaction;
 extern void weir_define_settings(void);
 

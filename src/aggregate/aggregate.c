@@ -86,7 +86,7 @@ argument_type(const Aggref *aggref)
 }
 
 WeirClass
-weir_classify(const Aggref *aggref)
+weir_classify(const Aggref *aggref, bool retracts)
 {
 	WeirClass	result = {NULL, NULL, false};
 
@@ -151,7 +151,7 @@ weir_classify(const Aggref *aggref)
 bool
 weir_aggregate_supported(const Aggref *aggref)
 {
-	return weir_classify(aggref).ops != NULL;
+	return weir_classify(aggref, true).ops != NULL;
 }
 
 void

@@ -12,7 +12,11 @@
  * The contract, in the order of a state's life:
  *
  *	init		a fresh state, of no rows
- *	advance		folds one value into each of n states
+ *	advance		folds one value into each of n states: diffs[i] times, which is
+ *				negative for a row that is taken back.  diffs is NULL when all
+ *				are 1, and always so for a state without `retracts`
+ *	merge		folds another state of the same kind into this one.  Either
+ *				may be of more rows taken back than given, until all is merged
  *	finish		the aggregate's result
  *	save, load	the by-reference part as bytes; the fixed part is copied
  *				as it stands
@@ -49,9 +53,13 @@ typedef struct WeirStateOps
 	const char *name;			/* for weir.explain and messages */
 	Size		size;			/* bytes in the group, a multiple of 8 */
 	bool		by_reference;	/* has save, load and release */
+	bool		retracts;		/* exact also when rows are taken back */
 	void		(*init) (const WeirState *state, char *words);
 	void		(*advance) (const WeirState *state, char **words,
-							const Datum *values, const bool *nulls, int n);
+							const Datum *values, const bool *nulls,
+							const int64 *diffs, int n);
+	void		(*merge) (const WeirState *state, char *words,
+						  const char *from);
 	void		(*save) (const WeirState *state, const char *words,
 						 StringInfo out);
 	const char *(*load) (const WeirState *state, char *words,
@@ -85,7 +93,11 @@ typedef struct WeirClass
 	bool		least;
 } WeirClass;
 
-extern WeirClass weir_classify(const Aggref *aggref);
+/*
+ * retracts: rows of the source can be taken back, so the state must be exact
+ * then, too.
+ */
+extern WeirClass weir_classify(const Aggref *aggref, bool retracts);
 
 /* True when this release can keep the aggregate call in a continuous view. */
 extern bool weir_aggregate_supported(const Aggref *aggref);

@@ -48,7 +48,7 @@ signed_word(Datum value, int16 typlen)
 
 static void
 extreme_signed_advance(const WeirState *state, char **words,
-					   const Datum *values, const bool *nulls, int n)
+					   const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -68,7 +68,7 @@ extreme_signed_advance(const WeirState *state, char **words,
 
 static void
 extreme_unsigned_advance(const WeirState *state, char **words,
-						 const Datum *values, const bool *nulls, int n)
+						 const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -109,7 +109,7 @@ extreme_float(const WeirState *state, Extreme *extreme,
 
 static void
 extreme_float4_advance(const WeirState *state, char **words,
-					   const Datum *values, const bool *nulls, int n)
+					   const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -123,7 +123,7 @@ extreme_float4_advance(const WeirState *state, char **words,
 
 static void
 extreme_float8_advance(const WeirState *state, char **words,
-					   const Datum *values, const bool *nulls, int n)
+					   const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -259,7 +259,7 @@ hold_value(const WeirState *state, GeneralExtreme *extreme, Datum value)
 
 static void
 extreme_general_advance(const WeirState *state, char **words,
-						const Datum *values, const bool *nulls, int n)
+						const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{

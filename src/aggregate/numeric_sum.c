@@ -199,7 +199,7 @@ numeric_sum_init(const WeirState *state, char *words)
 
 static void
 numeric_sum_advance(const WeirState *state, char **words,
-					const Datum *values, const bool *nulls, int n)
+					const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{

@@ -31,7 +31,7 @@ count_init(const WeirState *state, char *words)
 
 static void
 count_rows_advance(const WeirState *state, char **words,
-				   const Datum *values, const bool *nulls, int n)
+				   const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 		++*(int64 *) words[i];
@@ -39,7 +39,7 @@ count_rows_advance(const WeirState *state, char **words,
 
 static void
 count_any_advance(const WeirState *state, char **words,
-				  const Datum *values, const bool *nulls, int n)
+				  const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 		*(int64 *) words[i] += !nulls[i];
@@ -79,7 +79,7 @@ int_sum_init(const WeirState *state, char *words)
 
 static void
 int_sum_advance(const WeirState *state, char **words,
-				const Datum *values, const bool *nulls, int n)
+				const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -171,7 +171,7 @@ float_sum_init(const WeirState *state, char *words)
 
 static void
 float_sum_advance(const WeirState *state, char **words,
-				  const Datum *values, const bool *nulls, int n)
+				  const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -291,7 +291,7 @@ interval_sum_init(const WeirState *state, char *words)
 
 static void
 interval_sum_advance(const WeirState *state, char **words,
-					 const Datum *values, const bool *nulls, int n)
+					 const Datum *values, const bool *nulls, const int64 *diffs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{

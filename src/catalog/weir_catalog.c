@@ -199,6 +199,18 @@ weir_check_source_privileges(const Query *query, Oid user_id)
 	}
 }
 
+WeirSourceKind
+weir_source_kind(Oid source)
+{
+	ForeignServer *server;
+
+	if (get_rel_relkind(source) != RELKIND_FOREIGN_TABLE)
+		return WEIR_SOURCE_TABLE;
+	server = GetForeignServer(GetForeignTable(source)->serverid);
+	return strcmp(GetForeignDataWrapper(server->fdwid)->fdwname,
+				  "weir_stream") == 0 ? WEIR_SOURCE_STREAM : WEIR_SOURCE_KAFKA;
+}
+
 /* text[] to a list of String. */
 static List *
 strings_of_array(Datum array)
@@ -250,11 +262,14 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	if (query == NULL)
 		return NULL;
 	view->source = weir_query_source(query);
+	view->source_kind = weir_source_kind(view->source);
 	view->name = get_rel_name(view->relid);
 	view->paused = DatumGetBool(values[VIEWS_PAUSED - 1]);
 	view->epoch = DatumGetInt64(values[VIEWS_EPOCH - 1]);
 	view->settings = strings_of_array(values[VIEWS_SETTINGS - 1]);
 	view->options = weir_options_read(values[VIEWS_OPTIONS - 1]);
+	view->retracts = view->source_kind == WEIR_SOURCE_TABLE &&
+		view->options.append_only == WEIR_APPEND_ONLY_OFF;
 	return view;
 }
 

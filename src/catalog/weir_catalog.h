@@ -21,6 +21,7 @@
 #define WEIR_CATALOG_H
 
 #include "weir.h"
+#include "catalog/pg_class.h"
 #include "nodes/parsenodes.h"
 
 /* The trigger on v that keeps users from writing; its argument is the id. */
@@ -32,12 +33,41 @@ typedef enum WeirOnError
 	WEIR_ON_ERROR_STOP
 } WeirOnError;
 
+/*
+ * Are rows of the source taken back when they are updated or deleted?  OFF: yes.
+ * ERROR: an update or delete stalls the view.  IGNORE: the view is over every
+ * row that was ever inserted.
+ */
+typedef enum WeirAppendOnly
+{
+	WEIR_APPEND_ONLY_OFF,
+	WEIR_APPEND_ONLY_ERROR,
+	WEIR_APPEND_ONLY_IGNORE
+} WeirAppendOnly;
+
 /* Options of a view, defaults filled in. */
 typedef struct WeirViewOptions
 {
 	int64		commit_interval;	/* microseconds */
 	WeirOnError on_error;
+	WeirAppendOnly append_only;
 } WeirViewOptions;
+
+typedef enum WeirSourceKind
+{
+	WEIR_SOURCE_KAFKA,			/* foreign table of the wrapper weir_kafka */
+	WEIR_SOURCE_TABLE,			/* table or partitioned table of this database */
+	WEIR_SOURCE_STREAM			/* foreign table of the wrapper weir_stream */
+} WeirSourceKind;
+
+/*
+ * What a worker serves: a topic, by the OID of its foreign table, or all tables
+ * and push streams of its database, which share one replication slot.  No
+ * source has the OID of pg_class.
+ */
+#define WEIR_GROUP_CHANGES RelationRelationId
+#define weir_group_of(def) \
+	((def)->source_kind == WEIR_SOURCE_KAFKA ? (def)->source : WEIR_GROUP_CHANGES)
 
 /* One row of weir_data.views, resolved. */
 typedef struct WeirViewDef
@@ -50,6 +80,8 @@ typedef struct WeirViewDef
 	Oid			query_view;		/* weir_data.query_<id> */
 	Oid			state_table;	/* weir_data.state_<id> */
 	Oid			source;			/* the stream in FROM */
+	WeirSourceKind source_kind;
+	bool		retracts;		/* rows of the source can be taken back */
 	bool		paused;
 	List	   *settings;		/* pinned: String name, String value, ... */
 	WeirViewOptions options;
@@ -79,6 +111,9 @@ extern void weir_check_source_privileges(const Query *query, Oid user_id);
 
 /* The one table or foreign table in Q's FROM, or InvalidOid. */
 extern Oid	weir_query_source(const Query *query);
+
+/* The kind of a source; WEIR_SOURCE_TABLE for all that is no foreign table. */
+extern WeirSourceKind weir_source_kind(Oid source);
 
 /* True when the extension is installed here. */
 extern bool weir_catalog_exists(void);

@@ -14,6 +14,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
 /* A statement with its plan, kept for the life of the process. */
@@ -59,10 +60,11 @@ static Statement update_status = {
 
 static Statement insert_dead_letter = {
 	.sql = "INSERT INTO weir_data.dead_letters (view_id, source, partition, \"offset\","
-	" sqlstate, message, payload, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-	.n_args = 8,
+	" sqlstate, message, payload, at, lsn)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+	.n_args = 9,
 	.types = {TEXTOID, OIDOID, INT4OID, INT8OID, TEXTOID, TEXTOID, BYTEAOID,
-		TIMESTAMPTZOID}
+		TIMESTAMPTZOID, PG_LSNOID}
 };
 
 /* Runs a statement that writes; returns the number of rows. */
@@ -134,19 +136,29 @@ weir_write_status(const char *view_id, const WeirStatus *status)
 
 void
 weir_write_dead_letter(const char *view_id, Oid source, int32 partition,
-					   int64 offset, int sqlstate, const char *message,
-					   const char *payload, int payload_len)
+					   int64 offset, XLogRecPtr lsn, int sqlstate,
+					   const char *message, const char *payload,
+					   int payload_len)
 {
 	Datum		values[] = {CStringGetTextDatum(view_id),
 		ObjectIdGetDatum(source), Int32GetDatum(partition),
 		Int64GetDatum(offset),
 		CStringGetTextDatum(unpack_sql_state(sqlstate)),
-	CStringGetTextDatum(message), (Datum) 0, TimestampTzGetDatum(weir_now())};
+	CStringGetTextDatum(message), (Datum) 0, TimestampTzGetDatum(weir_now()),
+	LSNGetDatum(lsn)};
+	char		nulls[] = "         ";
 
 	if (payload != NULL)
 		values[6] = PointerGetDatum(cstring_to_text_with_len(payload,
 															 payload_len));
-	run(&insert_dead_letter, values, payload == NULL ? "      n " : NULL);
+	/* a message has an offset, a change the end of its commit */
+	if (offset < 0)
+		nulls[2] = nulls[3] = 'n';
+	if (XLogRecPtrIsInvalid(lsn))
+		nulls[8] = 'n';
+	if (payload == NULL)
+		nulls[6] = 'n';
+	run(&insert_dead_letter, values, nulls);
 }
 
 static int64

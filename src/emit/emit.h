@@ -123,7 +123,8 @@ extern void weir_write_books(const char *view_id, WeirBooks *books, int n);
 extern void weir_write_status(const char *view_id, const WeirStatus *status);
 extern void weir_write_dead_letter(const char *view_id, Oid source,
 								   int32 partition, int64 offset,
-								   int sqlstate, const char *message,
+								   XLogRecPtr lsn, int sqlstate,
+								   const char *message,
 								   const char *payload, int payload_len);
 
 /* Reads a view's books, in CurrentMemoryContext; and its status. */

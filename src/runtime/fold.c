@@ -12,7 +12,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "runtime/worker.h"
+#include "runtime/backfill.h"
 
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
@@ -36,19 +36,23 @@ typedef struct Columns
 	uint32		hashes[WEIR_BATCH_ROWS];
 	WeirGroup  *groups[WEIR_BATCH_ROWS];
 	char	   *words[WEIR_BATCH_ROWS];
+	int64		diffs[WEIR_BATCH_ROWS];
+	bool		has_diffs;		/* some diff is not 1 */
 } Columns;
 
 static Columns columns;			/* a worker folds one batch at a time */
 
 static void
-dead_letter(WeirRun *run, const WeirMessage *message, WeirBooks *books,
+dead_letter(WeirRun *run, const WeirBatch *batch, int row, WeirBooks *books,
 			int sqlstate, const char *text)
 {
+	const WeirMessage *message = batch->origins ? NULL : &batch->messages[row];
 	MemoryContext old = MemoryContextSwitchTo(run->interval);
 	WeirDeadLetter *letter = palloc0(sizeof(*letter));
 
-	letter->partition = message->partition;
-	letter->offset = message->offset;
+	letter->partition = message ? message->partition : 0;
+	letter->offset = message ? message->offset : -1;
+	letter->lsn = message ? InvalidXLogRecPtr : batch->origins[row].end;
 	letter->sqlstate = sqlstate;
 	letter->message = pstrdup(text);
 	/* a text of some other library's could quote broken bytes */
@@ -56,7 +60,7 @@ dead_letter(WeirRun *run, const WeirMessage *message, WeirBooks *books,
 		for (char *c = letter->message; *c != '\0'; c++)
 			if (IS_HIGHBIT_SET(*c))
 				*c = '?';
-	if (message->payload != NULL)
+	if (message != NULL && message->payload != NULL)
 	{
 		letter->payload_len = (int) Min(message->len, PAYLOAD_CAP);
 		letter->payload = palloc(letter->payload_len + 1);
@@ -68,9 +72,9 @@ dead_letter(WeirRun *run, const WeirMessage *message, WeirBooks *books,
 	books->dead_letters++;
 }
 
-/* on_error = 'stop': the view stalls before this message. */
+/* on_error = 'stop': the view stalls before this message or transaction. */
 static void
-stop_at(WeirRun *run, const WeirMessage *message, int sqlstate,
+stop_at(WeirRun *run, const WeirBatch *batch, int row, int sqlstate,
 		const char *text)
 {
 	MemoryContext old = MemoryContextSwitchTo(run->mcxt);
@@ -78,9 +82,21 @@ stop_at(WeirRun *run, const WeirMessage *message, int sqlstate,
 
 	error->sqlerrcode = sqlstate;
 	error->message = pstrdup(text);
-	error->detail = psprintf("Message at offset %lld of partition %d.",
-							 (long long) message->offset, message->partition);
-	error->hint = pstrdup("Set weir.on_error = 'dead_letter' on the view to skip such messages, then call weir.resume.");
+	if (batch->origins != NULL)
+	{
+		error->detail = psprintf("A row of transaction %u, which ends at %X/%X.",
+								 batch->origins[row].xid,
+								 LSN_FORMAT_ARGS(batch->origins[row].end));
+		error->hint = pstrdup("Mend what raises, or set weir.on_error = 'dead_letter' on the view to skip such rows; then call weir.resume.");
+	}
+	else
+	{
+		const WeirMessage *message = &batch->messages[row];
+
+		error->detail = psprintf("Message at offset %lld of partition %d.",
+								 (long long) message->offset, message->partition);
+		error->hint = pstrdup("Set weir.on_error = 'dead_letter' on the view to skip such messages, then call weir.resume.");
+	}
 	run->stop = error;
 	run->needs_person = true;
 	MemoryContextSwitchTo(old);
@@ -88,15 +104,15 @@ stop_at(WeirRun *run, const WeirMessage *message, int sqlstate,
 
 /* True when the row is disposed of, false when the view stops before it. */
 static bool
-bad_row(WeirRun *run, const WeirMessage *message, WeirBooks *books,
+bad_row(WeirRun *run, const WeirBatch *batch, int row, WeirBooks *books,
 		int sqlstate, const char *text)
 {
 	if (run->def->options.on_error == WEIR_ON_ERROR_STOP)
 	{
-		stop_at(run, message, sqlstate, text);
+		stop_at(run, batch, row, sqlstate, text);
 		return false;
 	}
-	dead_letter(run, message, books, sqlstate, text);
+	dead_letter(run, batch, row, books, sqlstate, text);
 	return true;
 }
 
@@ -228,6 +244,36 @@ judge(WeirRun *run, const WeirBatch *batch, int row, WeirDecodeError *error)
 }
 
 /*
+ * Rows of changes.  A transaction that the view has, or that its backfill sees,
+ * is passed over; the position moves when whole transactions are folded, which
+ * the caller knows.
+ */
+static bool
+evaluate_changes_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
+{
+	WeirBooks  *books = weir_run_books(run, 0);
+
+	for (; *at < batch->n; ++*at)
+	{
+		const WeirRowOrigin *origin = &batch->origins[*at];
+
+		if (origin->end <= (XLogRecPtr) books->position ||
+			(run->backfill != NULL &&
+			 weir_backfill_sees(run->backfill, origin->xid, origin->end)))
+			continue;
+		weir_progress++;
+		columns.diffs[columns.n] = origin->diff;
+		if (!evaluate_row(run, batch, *at))
+			books->rows_filtered++;
+		else if (origin->diff != 1)
+			columns.has_diffs = true;
+		books->rows_in++;
+		run->moved = true;
+	}
+	return true;
+}
+
+/*
  * Evaluates messages from *at on.  *at is kept up to date, for the caller that
  * catches an error of row *at; returns false when the view stops.
  */
@@ -262,7 +308,7 @@ evaluate_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 				books->tombstones++;
 				break;
 			case WEIR_BAD:
-				if (!bad_row(run, message, books, error.sqlstate,
+				if (!bad_row(run, batch, i, books, error.sqlstate,
 							 error.message))
 					return false;
 				break;
@@ -356,7 +402,8 @@ apply(WeirRun *run)
 
 		for (int i = 0; i < n; i++)
 			columns.words[i] = WEIR_GROUP_WORDS(columns.groups[i]) + state->offset;
-		state->ops->advance(state, columns.words, input->values, input->nulls, n);
+		state->ops->advance(state, columns.words, input->values, input->nulls,
+							columns.has_diffs ? columns.diffs : NULL, n);
 	}
 }
 
@@ -375,12 +422,13 @@ evaluate_guarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
 	MemoryContextSwitchTo(run->econtext->ecxt_per_tuple_memory);
 	PG_TRY();
 	{
-		going_on = evaluate_from(run, batch, at);
+		going_on = batch->origins != NULL ?
+			evaluate_changes_from(run, batch, at) :
+			evaluate_from(run, batch, at);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		const WeirMessage *message = &batch->messages[*at];
 		WeirBooks  *books;
 		ErrorData  *error;
 
@@ -389,12 +437,15 @@ evaluate_guarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		weir_watchdog_rethrow(error);
-		books = weir_run_books(run, message->partition);
-		going_on = bad_row(run, message, books, error->sqlerrcode,
+		books = weir_run_books(run, batch->origins != NULL ? 0 :
+							   batch->messages[*at].partition);
+		going_on = bad_row(run, batch, *at, books, error->sqlerrcode,
 						   error->message);
 		if (going_on)
 		{
-			advance_position(run, books, message->offset + 1);
+			if (batch->origins == NULL)
+				advance_position(run, books, batch->messages[*at].offset + 1);
+			run->moved = true;
 			++*at;
 		}
 	}
@@ -402,6 +453,42 @@ evaluate_guarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
 	return going_on;
+}
+
+static void
+mark_dirty(WeirRun *run, WeirGroup *group)
+{
+	if ((group->flags & WEIR_GROUP_DIRTY) != 0)
+		return;
+	group->flags |= WEIR_GROUP_DIRTY;
+	if (run->n_dirty == run->max_dirty)
+	{
+		run->max_dirty *= 2;
+		run->dirty = repalloc_huge(run->dirty,
+								   sizeof(WeirGroup *) * run->max_dirty);
+	}
+	run->dirty[run->n_dirty++] = group;
+}
+
+void
+weir_run_touch(WeirRun *run, WeirGroup *group)
+{
+	mark_dirty(run, group);
+	run->moved = true;
+}
+
+void
+weir_run_truncate(WeirRun *run)
+{
+	uint64		cursor = 0;
+	WeirGroup  *group;
+
+	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
+	{
+		weir_group_reset(run->table, group);
+		mark_dirty(run, group);
+	}
+	run->moved = true;
 }
 
 void
@@ -413,6 +500,7 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 	WeirOwnerScope scope;
 
 	columns.n = 0;
+	columns.has_diffs = false;
 	columns.free = run->images;
 	ExecStoreAllNullTuple(run->row);
 	weir_owner_begin(&scope, run->def->owner);
@@ -420,7 +508,8 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 		;
 	run->row->tts_values = slot_values;
 	run->row->tts_isnull = slot_nulls;
-	take_fingerprints(run, batch, Min(at, batch->n));
+	if (batch->origins == NULL)
+		take_fingerprints(run, batch, Min(at, batch->n));
 
 	WEIR_FAULT("fold-before-apply");
 	apply(run);					/* equality and order of types may be a user's */

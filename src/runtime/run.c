@@ -90,6 +90,31 @@ find_input(WeirRun *run, const WeirAggregateCall *call)
 }
 
 /*
+ * Rows can be taken back: each group counts its own, as count(*) does, to know
+ * when it is gone.
+ */
+static void
+prepare_presence(WeirRun *run, Size *words_size)
+{
+	WeirAggregateCall all = {0};
+	WeirState  *state;
+	int			input = find_input(run, &all);
+
+	for (int s = 0; s < run->n_states; s++)
+		if (run->state_input[s] == input &&
+			run->states[s].ops == &weir_count_rows)
+		{
+			run->presence = run->states[s].offset;
+			return;
+		}
+	state = &run->states[run->n_states];
+	state->ops = &weir_count_rows;
+	state->offset = run->presence = *words_size;
+	run->state_input[run->n_states++] = input;
+	*words_size += weir_count_rows.size;
+}
+
+/*
  * States for the calls; sum(x) and avg(x) share one.  count(*) FILTER (...)
  * counts the rows that are not NULL of an input that is NULL where the
  * filter fails.
@@ -99,7 +124,7 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 			   Size *words_size)
 {
 	WeirPlan   *plan = run->plan;
-	int			n = Max(plan->n_calls, 1);
+	int			n = plan->n_calls + 1;	/* and presence */
 
 	run->inputs = palloc0(sizeof(WeirInput) * n);
 	run->states = palloc0(sizeof(WeirState) * n);
@@ -108,7 +133,7 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 	for (int i = 0; i < plan->n_calls; i++)
 	{
 		WeirAggregateCall *call = &plan->calls[i];
-		WeirClass	class_ = weir_classify(call->aggref);
+		WeirClass	class_ = weir_classify(call->aggref, run->def->retracts);
 		int			input = find_input(run, call);
 		int			s;
 
@@ -134,6 +159,9 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 		}
 		state_of[i] = s;
 	}
+	run->presence = WEIR_NO_PRESENCE;
+	if (run->def->retracts)
+		prepare_presence(run, words_size);
 }
 
 void
@@ -218,7 +246,8 @@ load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 	run->projector = weir_projector_create(run->plan, run->format, window,
 										   run->states, finishes, state_of);
 	run->table = weir_group_table_create(run->mcxt, run->format, run->states,
-										 run->n_states, words_size);
+										 run->n_states, words_size,
+										 run->presence);
 
 	v = table_open(run->def->relid, AccessShareLock);
 	definition = relation_open(run->def->query_view, AccessShareLock);

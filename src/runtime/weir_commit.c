@@ -181,7 +181,7 @@ write_dead_letters(WeirRun *run)
 
 		weir_write_dead_letter(run->def->id, run->def->source,
 							   letter->partition, letter->offset,
-							   letter->sqlstate, letter->message,
+							   letter->lsn, letter->sqlstate, letter->message,
 							   letter->payload, letter->payload_len);
 	}
 }

@@ -41,10 +41,23 @@ extern double weir_busy_share(void);
 /* Small enough for its columns to stay in cache, large enough to amortise. */
 #define WEIR_BATCH_ROWS 2048
 
+/*
+ * What a row of a batch is when the source is a table or a push stream: how
+ * often it is added (-1: taken back), and in which transaction.
+ */
+typedef struct WeirRowOrigin
+{
+	int64		diff;
+	XLogRecPtr	end;			/* of the commit */
+	TransactionId xid;			/* top-level */
+} WeirRowOrigin;
+
+/* Either of messages or, with origins, of rows of changes. */
 typedef struct WeirBatch
 {
-	int			n;				/* messages, of every kind */
+	int			n;				/* messages, of every kind; or rows */
 	int			natts;			/* of the stream */
+	WeirRowOrigin *origins;		/* NULL: messages */
 	WeirMessage *messages;
 	WeirVerdict *verdicts;		/* of the records among them */
 	WeirDecodeError *errors;
@@ -78,7 +91,8 @@ typedef struct WeirRunKey
 typedef struct WeirDeadLetter
 {
 	int32		partition;
-	int64		offset;
+	int64		offset;			/* -1: a change, see lsn */
+	XLogRecPtr	lsn;			/* end of the commit */
 	int			sqlstate;
 	char	   *message;
 	char	   *payload;		/* NULL for none */
@@ -107,6 +121,7 @@ typedef struct WeirRun
 	WeirKeyFormat *format;
 	WeirValueStore *store;
 	WeirGroupTable *table;
+	Size		presence;		/* of the row count in a group's words */
 	ExprState  *filter;
 	ExprContext *econtext;
 	TupleTableSlot *row;		/* of the stream */
@@ -122,6 +137,7 @@ typedef struct WeirRun
 	Oid			filenode;		/* of v, for which the result TIDs hold */
 	Oid			state_filenode; /* of the state table, likewise */
 	bool		backfilling;
+	struct WeirBackfill *backfill;	/* of a table: what its rows were before */
 	bool		rewrite;		/* the next commit replaces all rows of v */
 
 	/* uncommitted */
@@ -192,6 +208,15 @@ extern WeirBooks *weir_run_books(WeirRun *run, int32 partition);
  * itself the view's memory is torn and must be closed.
  */
 extern void weir_run_fold(WeirRun *run, const WeirBatch *batch);
+
+/*
+ * The source was truncated: all groups are of no rows now.  A view that only
+ * takes inserts is not asked.
+ */
+extern void weir_run_truncate(WeirRun *run);
+
+/* A group was changed by somebody else than the fold: commit it. */
+extern void weir_run_touch(WeirRun *run, WeirGroup *group);
 
 /* Recognises a message when it is met again. */
 extern int64 weir_fingerprint(const WeirMessage *message);

@@ -36,6 +36,7 @@ struct WeirGroupTable
 	WeirState  *states;
 	int			n_states;
 	Size		words_size;
+	Size		presence;		/* of the row count, or WEIR_NO_PRESENCE */
 	char	   *fresh;			/* words of a new group, n_states initialised */
 
 	Slot	   *slots;
@@ -81,7 +82,8 @@ make_slots(WeirGroupTable *table, uint64 n_slots)
 
 WeirGroupTable *
 weir_group_table_create(MemoryContext mcxt, const WeirKeyFormat *format,
-						WeirState *states, int n_states, Size words_size)
+						WeirState *states, int n_states, Size words_size,
+						Size presence)
 {
 	WeirGroupTable *table = MemoryContextAllocZero(mcxt, sizeof(*table));
 
@@ -91,6 +93,7 @@ weir_group_table_create(MemoryContext mcxt, const WeirKeyFormat *format,
 	table->states = states;
 	table->n_states = n_states;
 	table->words_size = words_size;
+	table->presence = presence;
 	table->fresh = MemoryContextAllocZero(mcxt, words_size + 1);
 	for (int i = 0; i < n_states; i++)
 		states[i].ops->init(&states[i], table->fresh + states[i].offset);
@@ -371,4 +374,12 @@ const WeirKeyFormat *
 weir_group_table_format(const WeirGroupTable *table)
 {
 	return table->format;
+}
+
+int64
+weir_group_rows(const WeirGroupTable *table, const WeirGroup *group)
+{
+	if (table->presence == WEIR_NO_PRESENCE)
+		return 1;
+	return *(const int64 *) (WEIR_GROUP_WORDS(group) + table->presence);
 }

@@ -132,12 +132,18 @@ typedef struct WeirGroupTable WeirGroupTable;
 /*
  * words_size is the sum of the states' sizes; states are needed to initialise
  * and release.  Allocated in mcxt; the groups are in shared memory.
+ *
+ * presence: where in the words the int64 is that counts the rows of a group, of a
+ * view whose rows can be taken back; WEIR_NO_PRESENCE of others.
  */
+#define WEIR_NO_PRESENCE ((Size) -1)
+
 extern WeirGroupTable *weir_group_table_create(MemoryContext mcxt,
 											   const WeirKeyFormat *format,
 											   WeirState *states,
 											   int n_states,
-											   Size words_size);
+											   Size words_size,
+											   Size presence);
 extern void weir_group_table_destroy(WeirGroupTable *table);
 
 /*
@@ -158,6 +164,20 @@ extern const char *weir_group_key(const WeirGroupTable *table,
 extern WeirGroup *weir_group_table_next(WeirGroupTable *table,
 										uint64 *cursor);
 
+/*
+ * The number of rows in a group; 1 without presence.  A group of 0 rows has no
+ * row in v and no stored state (but for the one group of a query without GROUP
+ * BY), and is removed after the commit that deleted them.
+ */
+extern int64 weir_group_rows(const WeirGroupTable *table,
+							 const WeirGroup *group);
+
+/* Makes a group one of no rows; it keeps its TIDs.  After a TRUNCATE. */
+extern void weir_group_reset(WeirGroupTable *table, WeirGroup *group);
+
+/* Takes a group out and frees it.  No cursor over the table may be open. */
+extern void weir_group_table_remove(WeirGroupTable *table, WeirGroup *group);
+
 /* ---- state_bytes.c: a group as one bytea, and back ---- */
 
 /* Appends the bytes of a group: version, checksum, words, key image, values. */
@@ -170,6 +190,13 @@ extern void weir_group_save(const WeirGroupTable *table,
  */
 extern WeirGroup *weir_group_load(WeirGroupTable *table,
 								  const char *bytes, Size len);
+
+/*
+ * Merges the bytes of a group, of another process, into the group of the same
+ * key, made if it is new; returns that.
+ */
+extern WeirGroup *weir_group_merge(WeirGroupTable *table,
+								   const char *bytes, Size len);
 
 /* For state_bytes.c. */
 extern WeirState *weir_group_table_states(const WeirGroupTable *table,
