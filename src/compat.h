@@ -84,12 +84,14 @@ typedef bool WeirUpdateIndexes;
 /*
  * 16 took the privileges that a query needs out of its range table, and made
  * one object_aclcheck() and one object_ownercheck() of a function per class.
- * Who uses these includes executor/executor.h, utils/acl.h and the header of
- * the class.
+ * Who uses these includes executor/executor.h, utils/acl.h, for selected
+ * columns parser/parse_relation.h, and the header of the class.
  */
 #if PG_VERSION_NUM >= 160000
 #define weir_check_query_permissions(query) \
 	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
+#define weir_selected_columns(query, rte) \
+	(getRTEPermissionInfo((query)->rteperminfos, rte)->selectedCols)
 #define weir_server_aclcheck(server, role, mode) \
 	object_aclcheck(ForeignServerRelationId, server, role, mode)
 #define weir_function_aclcheck(function, role, mode) \
@@ -101,6 +103,8 @@ typedef bool WeirUpdateIndexes;
 #else
 #define weir_check_query_permissions(query) \
 	((void) ExecCheckRTPerms((query)->rtable, true))
+#define weir_selected_columns(query, rte) \
+	((rte)->selectedCols)
 #define weir_server_aclcheck(server, role, mode) \
 	pg_foreign_server_aclcheck(server, role, mode)
 #define weir_function_aclcheck(function, role, mode) \
