@@ -133,6 +133,7 @@ close_run(WeirWorker *worker, WeirMember *member)
 		{
 			member->held_at = (XLogRecPtr) member->run->books[0].committed;
 			member->held_life = member->run->books[0].last_print;
+			member->held_new = member->run->books[0].last_offset < 0;
 		}
 	}
 	feed = weir_members_feed(worker, member->run);
@@ -168,6 +169,7 @@ typedef struct Found
 	TupleDesc	desc;			/* of the source */
 	XLogRecPtr	held_at;
 	int64		held_life;
+	bool		held_new;
 } Found;
 
 static Found *
@@ -235,6 +237,7 @@ read_definitions(WeirWorker *worker, char **print)
 			{
 				found->held_at = (XLogRecPtr) books[0].position;
 				found->held_life = books[0].last_print;
+				found->held_new = books[0].last_offset < 0;
 			}
 		}
 		result = lappend(result, found);
@@ -297,6 +300,7 @@ weir_members_reload(WeirWorker *worker)
 
 		member->held_at = now->held_at;
 		member->held_life = now->held_life;
+		member->held_new = now->held_new;
 		worker->members = lappend(worker->members, member);
 	}
 	if (stream_changed && print != NULL)
