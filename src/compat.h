@@ -238,6 +238,11 @@ weir_input_function_call(FmgrInfo *function, char *text, Oid typioparam,
 #endif
 #endif
 
+/* 18 brought generated columns that are computed when they are read. */
+#if PG_VERSION_NUM < 180000
+#define ATTRIBUTE_GENERATED_VIRTUAL 'v'
+#endif
+
 /*
  * 16 brought JSON_OBJECT() and its family, which print arguments of any type,
  * 17 JSON_VALUE() and its family, which parse a result of any type.

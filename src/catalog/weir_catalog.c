@@ -208,7 +208,7 @@ weir_source_kind(Oid source)
 		return WEIR_SOURCE_TABLE;
 	server = GetForeignServer(GetForeignTable(source)->serverid);
 	return strcmp(GetForeignDataWrapper(server->fdwid)->fdwname,
-				  "weir_stream") == 0 ? WEIR_SOURCE_STREAM : WEIR_SOURCE_KAFKA;
+				  WEIR_STREAM_WRAPPER) == 0 ? WEIR_SOURCE_STREAM : WEIR_SOURCE_KAFKA;
 }
 
 /* text[] to a list of String. */
@@ -267,7 +267,8 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	view->paused = DatumGetBool(values[VIEWS_PAUSED - 1]);
 	view->epoch = DatumGetInt64(values[VIEWS_EPOCH - 1]);
 	view->settings = strings_of_array(values[VIEWS_SETTINGS - 1]);
-	view->options = weir_options_read(values[VIEWS_OPTIONS - 1]);
+	view->options = weir_options_read(values[VIEWS_OPTIONS - 1],
+									  view->source_kind);
 	view->retracts = view->source_kind == WEIR_SOURCE_TABLE &&
 		view->options.append_only == WEIR_APPEND_ONLY_OFF;
 	return view;

@@ -53,6 +53,10 @@ typedef struct WeirViewOptions
 	WeirAppendOnly append_only;
 } WeirViewOptions;
 
+/* Foreign data wrappers whose tables may be sources, recognised by name. */
+#define WEIR_KAFKA_WRAPPER "weir_kafka"
+#define WEIR_STREAM_WRAPPER "weir_stream"
+
 typedef enum WeirSourceKind
 {
 	WEIR_SOURCE_KAFKA,			/* foreign table of the wrapper weir_kafka */

@@ -40,6 +40,7 @@ typedef struct WeirSlot
 	Latch	   *latch;			/* of that process */
 	bool		done;			/* the worker found no view to serve */
 	volatile Oid culprit;		/* a view whose code could not be cancelled */
+	volatile bool waiting;		/* for a commit in the database: wake it */
 } WeirSlot;
 
 /*
@@ -89,6 +90,9 @@ typedef struct WeirShared
 extern WeirShared *weir_shared;
 
 extern void weir_shmem_install(void);
+
+/* In every process: wakes the reader of changes when a transaction commits. */
+extern void weir_wake_reader_at_commits(void);
 
 /* Makes the workers of a database leave it, and stay away for a while. */
 extern void weir_leave_database(Oid database);

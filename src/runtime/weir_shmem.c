@@ -149,6 +149,41 @@ weir_wake_at_commit(void)
 	wake_at_commit = true;
 }
 
+/*
+ * A commit of this process: the worker that reads the changes of this database
+ * may wait for it.  Nearly always it does not, and this is a look at a few
+ * words of memory.
+ */
+static void
+wake_reader(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT ||
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return;
+	/* our commit must be in the WAL before we look */
+	pg_memory_barrier();
+	for (int i = 0; i < weir_shared->n_slots; i++)
+	{
+		WeirSlot   *slot = &weir_shared->slots[i];
+
+		if (!slot->waiting || slot->database != MyDatabaseId)
+			continue;
+		LWLockAcquire(weir_shared->lock, LW_SHARED);
+		if (slot->waiting && slot->latch != NULL)
+		{
+			slot->waiting = false;
+			SetLatch(slot->latch);
+		}
+		LWLockRelease(weir_shared->lock);
+	}
+}
+
+void
+weir_wake_reader_at_commits(void)
+{
+	RegisterXactCallback(wake_reader, NULL);
+}
+
 void
 weir_leave_database(Oid database)
 {

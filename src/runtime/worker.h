@@ -48,6 +48,7 @@ extern double weir_busy_share(void);
 typedef struct WeirRowOrigin
 {
 	int64		diff;
+	bool		inserted;		/* by an INSERT: what append-only views take */
 	XLogRecPtr	end;			/* of the commit */
 	TransactionId xid;			/* top-level */
 } WeirRowOrigin;
@@ -138,6 +139,7 @@ typedef struct WeirRun
 	Oid			state_filenode; /* of the state table, likewise */
 	bool		backfilling;
 	struct WeirBackfill *backfill;	/* of a table: what its rows were before */
+	bool		joined;			/* fed with changes */
 	bool		rewrite;		/* the next commit replaces all rows of v */
 
 	/* uncommitted */
@@ -174,6 +176,12 @@ typedef struct WeirOwnerScope
 	int			sec_context;
 	int			guc_level;
 } WeirOwnerScope;
+
+/*
+ * In PG_CATCH(), outside of subtransactions: ends the transaction, if there is
+ * one, and returns the error in the context `caller`, which is current then.
+ */
+extern ErrorData *weir_catch(MemoryContext caller);
 
 extern void weir_owner_begin(WeirOwnerScope *scope, Oid owner);
 extern void weir_owner_end(const WeirOwnerScope *scope);
@@ -270,9 +278,11 @@ extern void weir_feed_look(WeirFeed *feed);
 /*
  * Writes what the runs have folded, in one transaction, which it begins and
  * ends.  Returns the run that failed and the error in *failure, having
- * written nothing then; NULL when all is committed.
+ * written nothing then; NULL when all is committed.  confirm: recorded along,
+ * unless invalid, as what the replication slot will be told.
  */
-extern WeirRun *weir_commit_runs(List *runs, ErrorData **failure);
+extern WeirRun *weir_commit_runs(List *runs, XLogRecPtr confirm,
+								 ErrorData **failure);
 
 /* Records or clears (error NULL) a stall; a transaction of its own. */
 extern void weir_record_stall(const char *view_id, const ErrorData *error);
