@@ -151,6 +151,49 @@ CREATE FUNCTION weir.try_decode(stream regclass, payload bytea,
 	AS 'MODULE_PATHNAME', 'weir_try_decode';
 
 --------------------------------------------------------------------------
+-- Push streams
+--------------------------------------------------------------------------
+
+-- The key of the MACs of pushed rows: one row, which only C code reads.  Whoever
+-- knows it can push into any stream of this database.  Row security without a
+-- policy keeps it from members of pg_read_all_data, too.  It is made here, is in
+-- no dump, and a restored database has another one.  Two random UUIDs have 244
+-- random bits.
+CREATE TABLE weir_data.secret (
+	key			bytea NOT NULL CHECK (pg_catalog.length(key) OPERATOR(pg_catalog.=) 32)
+);
+ALTER TABLE weir_data.secret ENABLE ROW LEVEL SECURITY;
+INSERT INTO weir_data.secret SELECT pg_catalog.sha256(
+	pg_catalog.uuid_send(pg_catalog.gen_random_uuid())
+	OPERATOR(pg_catalog.||) pg_catalog.uuid_send(pg_catalog.gen_random_uuid()));
+
+CREATE FUNCTION weir.stream_fdw_handler() RETURNS fdw_handler
+	LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_stream_fdw_handler';
+
+CREATE FUNCTION weir.stream_fdw_validator(options text[], catalog oid) RETURNS void
+	LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_stream_fdw_validator';
+
+COMMENT ON FUNCTION weir.stream_fdw_validator(text[], oid) IS
+	'checks the options of push streams';
+
+CREATE FOREIGN DATA WRAPPER weir_stream
+	HANDLER weir.stream_fdw_handler VALIDATOR weir.stream_fdw_validator;
+
+COMMENT ON FOREIGN DATA WRAPPER weir_stream IS 'push streams of this database';
+
+-- Everybody may make streams: a server of weir_stream reaches nothing outside of
+-- the database, a stream stores nothing, and what INSERT writes to the WAL an
+-- ordinary table would cost, too.  (A server of weir_kafka names hosts.)
+CREATE SERVER weir_stream FOREIGN DATA WRAPPER weir_stream;
+GRANT USAGE ON FOREIGN SERVER weir_stream TO PUBLIC;
+
+COMMENT ON SERVER weir_stream IS 'CREATE FOREIGN TABLE ... SERVER weir_stream makes a push stream';
+
+--------------------------------------------------------------------------
 -- Windows
 --------------------------------------------------------------------------
 

@@ -271,4 +271,16 @@ weir_json_query_type(Node *node)
 	return InvalidOid;
 }
 
+/*
+ * Logical messages (fdw/stream_message.c), which are always transactional here.
+ * 17 can flush those that are not.  Who uses it includes replication/message.h.
+ */
+#if PG_VERSION_NUM >= 170000
+#define weir_log_message(prefix, message, size) \
+	((void) LogLogicalMessage(prefix, message, size, true, false))
+#else
+#define weir_log_message(prefix, message, size) \
+	((void) LogLogicalMessage(prefix, message, size, true))
+#endif
+
 #endif							/* WEIR_COMPAT_H */
