@@ -80,6 +80,7 @@
 
 /* The first columns of weir_data.positions. */
 #define POSITIONS_VIEW_ID 1
+#define POSITIONS_LAST_PRINT 8	/* the slot's life; NULL: not begun */
 
 /* Of an INSERT under way. */
 typedef struct StreamInsert
@@ -515,13 +516,15 @@ has_position(Relation positions, Oid index, const char *view_id,
 {
 	ScanKeyData key;
 	SysScanDesc scan;
+	HeapTuple	tuple;
 	bool		found;
 
 	ScanKeyInit(&key, POSITIONS_VIEW_ID, BTEqualStrategyNumber, F_TEXTEQ,
 				CStringGetTextDatum(view_id));
 	scan = systable_beginscan(positions, index, OidIsValid(index), snapshot,
 							  1, &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
+	found = HeapTupleIsValid(tuple = systable_getnext(scan)) &&
+		!heap_attisnull(tuple, POSITIONS_LAST_PRINT, RelationGetDescr(positions));
 	systable_endscan(scan);
 	return found;
 }
