@@ -289,9 +289,9 @@ DROP OWNED BY regress_weir_owner CASCADE;
 SELECT * FROM inventory();
 CREATE TABLE public.source (a int);
 CREATE TABLE public.v WITH (weir.continuous) AS SELECT count(*) FROM source WITH NO DATA;
-BEGIN;
+\set VERBOSITY terse
 DROP EXTENSION pg_weir;
-ROLLBACK;
+\set VERBOSITY default
 BEGIN;
 DROP EXTENSION pg_weir CASCADE;
 SELECT to_regclass('public.source'), to_regclass('public.v');
