@@ -50,6 +50,7 @@ OBJS = \
 	src/fdw/kafka_insert.o \
 	src/fdw/kafka_quals.o \
 	src/fdw/kafka_scan.o \
+	src/fdw/show_message.o \
 	src/fdw/stream_fdw.o \
 	src/fdw/stream_message.o \
 	src/monitor/progress.o \

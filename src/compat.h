@@ -84,12 +84,14 @@ typedef bool WeirUpdateIndexes;
 /*
  * 16 took the privileges that a query needs out of its range table, and made
  * one object_aclcheck() and one object_ownercheck() of a function per class.
- * Who uses these includes executor/executor.h, utils/acl.h and the header of
- * the class.
+ * Who uses these includes executor/executor.h, utils/acl.h, for selected
+ * columns parser/parse_relation.h, and the header of the class.
  */
 #if PG_VERSION_NUM >= 160000
 #define weir_check_query_permissions(query) \
 	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
+#define weir_selected_columns(query, rte) \
+	(getRTEPermissionInfo((query)->rteperminfos, rte)->selectedCols)
 #define weir_server_aclcheck(server, role, mode) \
 	object_aclcheck(ForeignServerRelationId, server, role, mode)
 #define weir_function_aclcheck(function, role, mode) \
@@ -101,6 +103,8 @@ typedef bool WeirUpdateIndexes;
 #else
 #define weir_check_query_permissions(query) \
 	((void) ExecCheckRTPerms((query)->rtable, true))
+#define weir_selected_columns(query, rte) \
+	((rte)->selectedCols)
 #define weir_server_aclcheck(server, role, mode) \
 	pg_foreign_server_aclcheck(server, role, mode)
 #define weir_function_aclcheck(function, role, mode) \
@@ -292,5 +296,17 @@ weir_json_query_type(Node *node)
 #endif
 	return InvalidOid;
 }
+
+/*
+ * Logical messages (fdw/stream_message.c), which are always transactional here.
+ * 17 can flush those that are not.  Who uses it includes replication/message.h.
+ */
+#if PG_VERSION_NUM >= 170000
+#define weir_log_message(prefix, message, size) \
+	((void) LogLogicalMessage(prefix, message, size, true, false))
+#else
+#define weir_log_message(prefix, message, size) \
+	((void) LogLogicalMessage(prefix, message, size, true))
+#endif
 
 #endif							/* WEIR_COMPAT_H */

@@ -19,12 +19,13 @@
  *				may be of more rows taken back than given, until all is merged
  *	finish		the aggregate's result
  *	save, load	the by-reference part as bytes; the fixed part is copied
- *				as it stands
+ *				as it stands, and load() puts new references in it
  *	release		frees the by-reference part
  *
- * advance() may raise only where a comparison of the type does, or when shared
- * memory is short; a caller that sees it raise throws the whole table away
- * and loads it again from the last commit.
+ * advance() and merge() may raise only where a comparison of the type does, or
+ * when shared memory is short; a caller that sees advance() raise throws the
+ * whole table away and loads it again from the last commit.  Whatever raises,
+ * load() included: release() works on what it leaves.
  *
  *-------------------------------------------------------------------------
  */

@@ -27,6 +27,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -157,7 +158,7 @@ check_source(const WeirPlan *plan, WeirSourceKind kind,
 	else
 		weir_slot_check_possible();
 	if (kind == WEIR_SOURCE_TABLE)
-		weir_check_table(rel, plan->wanted, append_only);
+		weir_check_table(rel, plan->wanted, append_only, true);
 	table_close(rel, NoLock);
 }
 
@@ -363,6 +364,14 @@ weir_create_view(const WeirUtilityCall *call)
 	weir_make_indexes(relid, plan);
 	weir_record_parts(relid, query_view, state_table, plan->source);
 	WEIR_FAULT("create_before_record");
+	/* a stream begins now; what commits before our commit may come along */
+	if (kind == WEIR_SOURCE_STREAM)
+	{
+		ranges = palloc0(sizeof(WeirPartitionRange));
+		starts = palloc(sizeof(int64));
+		ranges[0].high = starts[0] = (int64) GetXLogInsertRecPtr();
+		n = 1;
+	}
 	record_view(id, relid, options, paused, ranges, starts, n);
 	weir_wake_at_commit();
 }

@@ -15,8 +15,8 @@
  *	reader goes back there, and the others skip what they have;
  *	a new view over a table begins where the feed stands, when its backfill takes
  *	its snapshot: nothing is read again;
- *	a new view over a push stream begins at the commit of its own CREATE, where
- *	the reader stopped by itself.
+ *	a new view over a push stream begins at its own CREATE: the reader stops by
+ *	itself where definitions change, so it is there, and else goes back.
  *
  * How often it reads: at once when something is committed after a quiet time;
  * while there is work, once per commit interval, just before the commit, since
@@ -322,11 +322,12 @@ has_told(void *reader, TransactionId xid)
 
 /* The first position of a view. */
 static void
-begin_at(WeirWorker *worker, WeirRun *run, XLogRecPtr target)
+begin_at(WeirWorker *worker, WeirRun *run, XLogRecPtr position,
+		 XLogRecPtr target)
 {
 	WeirBooks  *books = weir_run_books(run, 0);
 
-	books->position = books->start = (int64) worker->changes->position;
+	books->position = books->start = (int64) position;
 	books->target = (int64) target;
 	books->last_offset = 0;
 	books->last_print = worker->changes->life;
@@ -335,19 +336,13 @@ begin_at(WeirWorker *worker, WeirRun *run, XLogRecPtr target)
 	run->joined = true;
 }
 
-/* A run that has no position yet. */
+/* A run over a table that has no position yet. */
 static void
 join_new(WeirWorker *worker, WeirMember *member)
 {
 	WeirChangeFeed *feed = worker->changes;
 	WeirRun    *run = member->run;
 
-	if (run->def->source_kind == WEIR_SOURCE_STREAM)
-	{
-		begin_at(worker, run, feed->position);
-		add_to_source(feed, run, member->desc);
-		return;
-	}
 	if (run->backfill == NULL)
 		run->backfill = weir_backfill_start(run);
 	if (run->backfill == NULL)
@@ -356,9 +351,21 @@ join_new(WeirWorker *worker, WeirMember *member)
 	if (run->backfill->state == WEIR_BACKFILL_READY &&
 		weir_backfill_snapshot(run->backfill, has_told, feed->reader))
 	{
-		begin_at(worker, run, run->backfill->target);
+		begin_at(worker, run, feed->position, run->backfill->target);
 		add_to_source(feed, run, member->desc);
 	}
+}
+
+/*
+ * CREATE of a view over a push stream writes down where the WAL was.  It begins
+ * there, or where the slot does, if it was made since: what is pushed before
+ * somebody takes it is refused.  Until it has joined, nothing is confirmed.
+ */
+static bool
+is_new_to_stream(const WeirRun *run)
+{
+	return run->def->source_kind == WEIR_SOURCE_STREAM &&
+		run->books[0].last_offset < 0;
 }
 
 /* A run that has a position, in a life of the slot. */
@@ -368,7 +375,10 @@ join_again(WeirWorker *worker, WeirMember *member)
 	WeirChangeFeed *feed = worker->changes;
 	WeirRun    *run = member->run;
 
-	if (run->books[0].last_print != feed->life)
+	if (is_new_to_stream(run))
+		begin_at(worker, run,
+				 Max((XLogRecPtr) run->books[0].position, feed->recorded), 0);
+	else if (run->books[0].last_print != feed->life)
 	{
 		put_aside_lost(worker, run);
 		return;
@@ -380,6 +390,22 @@ join_again(WeirWorker *worker, WeirMember *member)
 		close_reader(feed);
 		feed->position = (XLogRecPtr) run->books[0].position;
 	}
+}
+
+/* The error goes with the backfill, and that with the run. */
+static void
+fail_with_backfill(WeirWorker *worker, WeirRun *run)
+{
+	const ErrorData *error = run->backfill->error;
+	ErrorData	copy = {
+		.elevel = ERROR,
+		.sqlerrcode = error->sqlerrcode,
+		.message = pstrdup(error->message ? error->message : "unknown error"),
+		.detail = error->detail ? pstrdup(error->detail) : NULL,
+		.hint = error->hint ? pstrdup(error->hint) : NULL
+	};
+
+	weir_members_fail(worker, run, &copy);
 }
 
 void
@@ -416,7 +442,7 @@ weir_changes_join(WeirWorker *worker)
 			weir_backfill_poll(member->run->backfill, member->run, MERGE_US);
 		if (member->run != NULL && member->run->backfill != NULL &&
 			member->run->backfill->state == WEIR_BACKFILL_FAILED)
-			weir_members_fail(worker, member->run, member->run->backfill->error);
+			fail_with_backfill(worker, member->run);
 	}
 	list_free(members);
 }
@@ -678,6 +704,26 @@ take_changes(WeirWorker *worker)
 	weir_watchdog_stop();
 }
 
+/*
+ * Tells weir.partitions how fresh the views are.  One place ahead of us is kept
+ * with the time at which it was the end of the WAL; when we are there, all that
+ * was committed by then is folded.
+ */
+static void
+note_progress(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+
+	pg_atomic_write_u64(&worker->slot->read_to, feed->position);
+	if (feed->position >= feed->mark)
+	{
+		if (feed->mark_time != 0)
+			pg_atomic_write_u64(&worker->slot->read_by, (uint64) feed->mark_time);
+		feed->mark = GetFlushRecPtr(NULL);
+		feed->mark_time = GetCurrentTimestamp();
+	}
+}
+
 /* All views that are fed are at the reader's position now. */
 static void
 advance(WeirWorker *worker)
@@ -794,6 +840,7 @@ weir_changes_read(WeirWorker *worker)
 	}
 	take_changes(worker);
 	advance(worker);
+	note_progress(worker);
 	feed->ddl_xid = weir_wal_ddl_xid(feed->reader);
 	return more || TransactionIdIsValid(feed->ddl_xid);
 }
@@ -818,7 +865,7 @@ weir_changes_confirmable(WeirWorker *worker, List *committed)
 		{
 			/* paused or put aside; if it has no position, it holds nothing */
 			if (!XLogRecPtrIsInvalid(member->held_at) &&
-				member->held_life == feed->life)
+				(member->held_life == feed->life || member->held_new))
 				lsn = Min(lsn, member->held_at);
 		}
 		else if (!run->joined || run->backfill != NULL)

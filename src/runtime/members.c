@@ -132,6 +132,7 @@ close_run(WeirWorker *worker, WeirMember *member)
 		{
 			member->held_at = (XLogRecPtr) member->run->books[0].committed;
 			member->held_life = member->run->books[0].last_print;
+			member->held_new = member->run->books[0].last_offset < 0;
 		}
 	}
 	feed = weir_members_feed(worker, member->run);
@@ -167,6 +168,7 @@ typedef struct Found
 	TupleDesc	desc;			/* of the source */
 	XLogRecPtr	held_at;
 	int64		held_life;
+	bool		held_new;
 } Found;
 
 static Found *
@@ -234,6 +236,7 @@ read_definitions(WeirWorker *worker, char **print)
 			{
 				found->held_at = (XLogRecPtr) books[0].position;
 				found->held_life = books[0].last_print;
+				found->held_new = books[0].last_offset < 0;
 			}
 		}
 		result = lappend(result, found);
@@ -296,6 +299,7 @@ weir_members_reload(WeirWorker *worker)
 
 		member->held_at = now->held_at;
 		member->held_life = now->held_life;
+		member->held_new = now->held_new;
 		worker->members = lappend(worker->members, member);
 	}
 	if (stream_changed && print != NULL)

@@ -27,6 +27,7 @@ typedef struct WeirMember
 	XLogRecPtr	held_at;		/* of a view over changes: where it stands, while
 								 * it is not run; invalid if nowhere */
 	int64		held_life;		/* of the slot, to which held_at belongs */
+	bool		held_new;		/* or to none yet */
 	TimestampTz opened;
 	TimestampTz retry_at;
 	int			backoff_ms;

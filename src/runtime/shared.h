@@ -42,6 +42,9 @@ typedef struct WeirSlot
 	bool		done;			/* the worker found no view to serve */
 	volatile Oid culprit;		/* a view whose code could not be cancelled */
 	volatile bool waiting;		/* for a commit in the database: wake it */
+	/* of changes: folded up to this LSN, and all that committed by this time */
+	pg_atomic_uint64 read_to;
+	pg_atomic_uint64 read_by;
 } WeirSlot;
 
 /*

@@ -194,6 +194,23 @@ forget_databases(List *databases)
 	LWLockRelease(weir_shared->lock);
 }
 
+static void
+drop_slot_if_free(const char *name)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		ReplicationSlotDrop(name, true);
+	}
+	PG_CATCH();
+	{
+		/* somebody has just taken or dropped it: next time */
+		(void) weir_catch(caller);
+	}
+	PG_END_TRY();
+}
+
 /*
  * The slots of databases that have no views any more.  Usually their worker has
  * dropped them; one that died, or a DROP EXTENSION while weir.enabled is off,
@@ -219,20 +236,7 @@ drop_orphaned_slots(List *databases)
 	}
 	LWLockRelease(ReplicationSlotControlLock);
 	foreach(cell, names)
-	{
-		MemoryContext caller = CurrentMemoryContext;
-
-		PG_TRY();
-		{
-			ReplicationSlotDrop(lfirst(cell), true);
-		}
-		PG_CATCH();
-		{
-			/* somebody has just taken or dropped it: next time */
-			(void) weir_catch(caller);
-		}
-		PG_END_TRY();
-	}
+		drop_slot_if_free(lfirst(cell));
 }
 
 static void

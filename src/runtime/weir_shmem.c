@@ -77,6 +77,11 @@ startup_shared_memory(void)
 		pg_atomic_init_u64(&weir_shared->state_bytes, 0);
 		pg_atomic_init_u64(&weir_shared->clock_shift, 0);
 		pg_atomic_init_u64(&weir_shared->starved, 0);
+		for (int i = 0; i < weir_max_workers; i++)
+		{
+			pg_atomic_init_u64(&weir_shared->slots[i].read_to, 0);
+			pg_atomic_init_u64(&weir_shared->slots[i].read_by, 0);
+		}
 		ConditionVariableInit(&weir_shared->answered);
 		weir_shared->n_waits = MaxBackends;
 		weir_shared->waits = (WeirWait *)

@@ -106,6 +106,8 @@ start(const WeirWorkerArgs *args)
 	}
 	worker.slot->latch = MyLatch;
 	worker.slot->pid = MyProcPid;
+	pg_atomic_write_u64(&worker.slot->read_to, 0);
+	pg_atomic_write_u64(&worker.slot->read_by, 0);
 	LWLockRelease(weir_shared->lock);
 	before_shmem_exit(leave_slot, (Datum) 0);
 }
