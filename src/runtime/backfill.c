@@ -260,6 +260,7 @@ weir_backfill_start(WeirRun *run)
 		MemoryContextSwitchTo(mcxt);
 		EmitErrorReport();
 		FlushErrorState();
+		LWLockReleaseAll();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
@@ -321,10 +322,7 @@ fail_with_caught(WeirBackfill *backfill, MemoryContext caller)
 {
 	ErrorData  *error;
 
-	MemoryContextSwitchTo(backfill->private->mcxt);
-	error = CopyErrorData();
-	FlushErrorState();
-	AbortCurrentTransaction();
+	error = weir_catch(backfill->private->mcxt);
 	weir_watchdog_explain(error);
 	MemoryContextSwitchTo(caller);
 	fail(backfill, error, false);

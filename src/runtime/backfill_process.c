@@ -407,10 +407,7 @@ open_view_patiently(WeirViewDef *def)
 			if (sqlstate != ERRCODE_LOCK_NOT_AVAILABLE &&
 				sqlstate != ERRCODE_T_R_DEADLOCK_DETECTED)
 				PG_RE_THROW();
-			MemoryContextSwitchTo(caller);
-			FlushErrorState();
-			AbortCurrentTransaction();
-			MemoryContextSwitchTo(caller);
+			(void) weir_catch(caller);
 			opened = false;
 		}
 		PG_END_TRY();
@@ -806,12 +803,8 @@ weir_backfill_main(Datum arg)
 	{
 		ErrorData  *error;
 
-		MemoryContextSwitchTo(process_mcxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
+		error = weir_catch(process_mcxt);
 		weir_watchdog_explain(error);
-		MemoryContextSwitchTo(process_mcxt);
 		send_error(error);
 	}
 	PG_END_TRY();
