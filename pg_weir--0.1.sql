@@ -507,5 +507,37 @@ FROM weir_data.definitions() d
 	JOIN weir_data.dead_letters l ON l.view_id OPERATOR(pg_catalog.=) d.id
 WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
 
+-- Backfills under way: views that show nothing yet, or the rows from before
+-- their rebuild.  Rows of a table as far as they are read, and as the planner
+-- has estimated them; messages of a topic, by their offsets.
+CREATE FUNCTION weir_data.backfills(
+	OUT view oid, OUT rows_done bigint, OUT rows_estimate bigint,
+	OUT started timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'weir_backfills'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+CREATE VIEW weir.progress WITH (security_barrier) AS
+SELECT d.view::pg_catalog.regclass AS view,
+	'backfill'::pg_catalog.text AS phase,
+	CASE WHEN d.kind OPERATOR(pg_catalog.=) 'kafka' THEN m.rows_done
+		 ELSE COALESCE(b.rows_done, 0) END AS rows_done,
+	CASE WHEN d.kind OPERATOR(pg_catalog.=) 'kafka' THEN m.rows_estimate
+		 ELSE b.rows_estimate END AS rows_estimate,
+	b.rows_done OPERATOR(pg_catalog./) NULLIF(EXTRACT(epoch FROM
+		pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) b.started)::pg_catalog.float8, 0) AS rate,
+	b.started
+FROM weir_data.definitions() d
+	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
+	LEFT JOIN weir_data.backfills() b ON b.view OPERATOR(pg_catalog.=) d.view
+	LEFT JOIN (
+		SELECT q.view_id,
+			pg_catalog.sum(q.position OPERATOR(pg_catalog.-) q.start)::pg_catalog.int8 AS rows_done,
+			pg_catalog.sum(GREATEST(q.target OPERATOR(pg_catalog.-) q.start, 0))::pg_catalog.int8 AS rows_estimate
+		FROM weir_data.positions q GROUP BY q.view_id) m ON m.view_id OPERATOR(pg_catalog.=) d.id
+WHERE s.phase OPERATOR(pg_catalog.=) 'backfilling'
+	AND d.kind OPERATOR(pg_catalog.<>) 'stream'
+	AND pg_catalog.has_table_privilege(d.view, 'SELECT');
+
 GRANT SELECT ON weir.views, weir.partitions, weir.stat_views,
-	weir.stat_sources, weir.slot, weir.dead_letters TO PUBLIC;
+	weir.stat_sources, weir.slot, weir.dead_letters, weir.progress TO PUBLIC;

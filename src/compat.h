@@ -115,6 +115,32 @@ typedef bool WeirUpdateIndexes;
 	pg_database_ownercheck(database, role)
 #endif
 
+/*
+ * The one relation of a query, a copy of another query's, with what privileges
+ * that needs; see above.  Who uses it includes parser/parse_relation.h.
+ */
+#if PG_VERSION_NUM >= 160000
+#define weir_query_take_relation(query, from, rte) \
+	do { \
+		(query)->rteperminfos = \
+			list_make1(copyObject(getRTEPermissionInfo((from)->rteperminfos, rte))); \
+		(query)->rtable = list_make1(copyObject(rte)); \
+		linitial_node(RangeTblEntry, (query)->rtable)->perminfoindex = 1; \
+	} while (0)
+#else
+#define weir_query_take_relation(query, from, rte) \
+	((query)->rtable = list_make1(copyObject(rte)))
+#endif
+
+/* 18 took execute_once away: each QueryDesc is run once only. */
+#if PG_VERSION_NUM >= 180000
+#define weir_executor_run(query_desc) \
+	ExecutorRun(query_desc, ForwardScanDirection, 0)
+#else
+#define weir_executor_run(query_desc) \
+	ExecutorRun(query_desc, ForwardScanDirection, 0, true)
+#endif
+
 /* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
 static inline Node *
 weir_flatten_join_alias_vars(Query *query, Node *node)

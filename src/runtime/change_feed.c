@@ -405,7 +405,10 @@ fail_with_backfill(WeirWorker *worker, WeirRun *run)
 		.hint = error->hint ? pstrdup(error->hint) : NULL
 	};
 
-	weir_members_fail(worker, run, &copy);
+	if (run->backfill->needs_person)
+		weir_members_stall(worker, run, &copy);
+	else
+		weir_members_fail(worker, run, &copy);
 }
 
 void
