@@ -79,9 +79,12 @@ OBJS = \
 	src/source/kafka_handle.o \
 	src/source/kafka_options.o \
 	src/source/kafka_probe.o \
+	src/source/wal_buffer.o \
+	src/source/wal_leaves.o \
 	src/source/wal_reader.o \
 	src/source/wal_shapes.o \
 	src/source/wal_slot.o \
+	src/source/wal_test.o \
 	src/state/budget.o \
 	src/state/group_key.o \
 	src/state/group_table.o \
