@@ -134,10 +134,16 @@ weir_classify(const Aggref *aggref, bool retracts)
 				SERVED_BY(weir_float_sum, weir_float_avg);
 			break;
 		case F_SUM_NUMERIC:
-			SERVED_BY(weir_numeric_sum, weir_numeric_sum_finish);
+			if (retracts)
+				SERVED_BY(weir_numeric_exact, weir_numeric_sum_finish);
+			else
+				SERVED_BY(weir_numeric_sum, weir_numeric_sum_finish);
 			break;
 		case F_AVG_NUMERIC:
-			SERVED_BY(weir_numeric_sum, weir_numeric_avg);
+			if (retracts)
+				SERVED_BY(weir_numeric_exact, weir_numeric_avg);
+			else
+				SERVED_BY(weir_numeric_sum, weir_numeric_avg);
 			break;
 		case F_SUM_INTERVAL:
 			SERVED_BY(weir_interval_sum, weir_interval_sum_finish);

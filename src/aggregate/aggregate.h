@@ -138,6 +138,7 @@ extern Datum weir_exact_avg(const WeirState *, const char *, bool *);
 
 /* numeric_sum.c */
 extern const WeirStateOps weir_numeric_sum;
+extern const WeirStateOps weir_numeric_exact;	/* with retraction */
 extern Datum weir_numeric_sum_finish(const WeirState *, const char *, bool *);
 extern Datum weir_numeric_avg(const WeirState *, const char *, bool *);
 extern Datum weir_int128_numeric(int128 value);
