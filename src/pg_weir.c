@@ -27,6 +27,7 @@ _PG_init(void)
 	if (weir_preloaded)
 	{
 		weir_shmem_install();
+	weir_wake_reader_at_commits();
 		weir_launcher_install();
 	}
 }

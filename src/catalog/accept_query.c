@@ -41,10 +41,9 @@
 #include "utils/typcache.h"
 #include "window/window.h"
 
-#define KAFKA_WRAPPER "weir_kafka"
-
 static void accept_from_item(const Query *query, Node *item, WeirFrom *from);
 static void accept_relation(RangeTblEntry *rte);
+static void accept_foreign_table(RangeTblEntry *rte, const char *name);
 static void accept_from_function(RangeTblEntry *rte, WeirFrom *from, int rti);
 static bool accept_expression_walker(Node *node, void *context);
 static void accept_source_column(Var *var);
@@ -70,7 +69,7 @@ weir_accept_clauses(const Query *query)
 					"Write CREATE TABLE ... AS SELECT ....");
 	if (query->jointree->fromlist == NIL && query->setOperations == NULL)
 		weir_refuse("a continuous view needs a source in FROM",
-					"Name a foreign table of the wrapper weir_kafka.");
+					WEIR_SOURCE_HINT);
 	if (query->setOperations != NULL)
 		weir_refuse("continuous views do not support UNION, INTERSECT and EXCEPT yet",
 					"Create one view for each SELECT, and combine them in a query over the views.");
@@ -127,7 +126,7 @@ weir_accept_from(const Query *query, WeirFrom *from)
 
 	if (from->source_rti == 0)
 		weir_refuse("a continuous view needs a source in FROM",
-					"Name a foreign table of the wrapper weir_kafka.");
+					WEIR_SOURCE_HINT);
 	if (query->jointree->quals != NULL)
 		from->quals = lappend(from->quals, query->jointree->quals);
 }
@@ -192,7 +191,7 @@ accept_from_item(const Query *query, Node *item, WeirFrom *from)
 			break;
 		case RTE_NAMEDTUPLESTORE:
 			weir_refuse("continuous views do not support transition tables",
-						"Name a foreign table of the wrapper weir_kafka.");
+						WEIR_SOURCE_HINT);
 			break;
 		default:
 			elog(ERROR, "unrecognized range table entry in FROM: %d",
@@ -208,8 +207,6 @@ static void
 accept_relation(RangeTblEntry *rte)
 {
 	char	   *name = get_rel_name(rte->relid);
-	ForeignServer *server;
-	ForeignDataWrapper *wrapper;
 
 	if (rte->tablesample != NULL)
 		weir_refuse("continuous views do not support TABLESAMPLE",
@@ -218,20 +215,11 @@ accept_relation(RangeTblEntry *rte)
 	switch (rte->relkind)
 	{
 		case RELKIND_FOREIGN_TABLE:
+			accept_foreign_table(rte, name);
 			break;
 		case RELKIND_RELATION:
 		case RELKIND_PARTITIONED_TABLE:
-			if (weir_catalog_exists() && weir_catalog_view(rte->relid) != NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("continuous view \"%s\" cannot be the source of another one", name),
-						 errhint("Views as sources are not supported yet. Define the new view over the source of \"%s\".",
-								 name)));
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("table \"%s\" cannot be the source of a continuous view", name),
-					 errhint("Tables as sources are not supported yet. Name a foreign table of the wrapper %s.",
-							 KAFKA_WRAPPER)));
+			weir_accept_table(rte);
 			break;
 		case RELKIND_VIEW:
 			ereport(ERROR,
@@ -249,20 +237,24 @@ accept_relation(RangeTblEntry *rte)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("relation \"%s\" cannot be the source of a continuous view", name),
-					 errhint("Name a foreign table of the wrapper %s.",
-							 KAFKA_WRAPPER)));
+					 errhint(WEIR_SOURCE_HINT)));
 	}
+}
 
-	server = GetForeignServer(GetForeignTable(rte->relid)->serverid);
-	wrapper = GetForeignDataWrapper(server->fdwid);
-	if (strcmp(wrapper->fdwname, KAFKA_WRAPPER) != 0)
+static void
+accept_foreign_table(RangeTblEntry *rte, const char *name)
+{
+	ForeignServer *server = GetForeignServer(GetForeignTable(rte->relid)->serverid);
+	const char *wrapper = GetForeignDataWrapper(server->fdwid)->fdwname;
+
+	if (strcmp(wrapper, WEIR_KAFKA_WRAPPER) != 0 &&
+		strcmp(wrapper, WEIR_STREAM_WRAPPER) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("foreign table \"%s\" cannot be the source of a continuous view", name),
 				 errdetail("Its server \"%s\" uses the foreign data wrapper \"%s\".",
-						   server->servername, wrapper->fdwname),
-				 errhint("Other wrappers are not supported yet. Name a foreign table of the wrapper %s.",
-						 KAFKA_WRAPPER)));
+						   server->servername, wrapper),
+				 errhint("Other wrappers are not supported yet. " WEIR_SOURCE_HINT)));
 
 	/* Q would read the children's rows as well. */
 	if (rte->inh && find_inheritance_children(rte->relid, NoLock) != NIL)

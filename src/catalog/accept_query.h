@@ -2,7 +2,7 @@
  *
  * accept_query.h
  *	  The gate of the definition language, shared by plan_query.c,
- *	  accept_query.c and accept_function.c and by nobody else.
+ *	  accept_query.c, accept_function.c and table_source.c and by nobody else.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,6 +23,10 @@ typedef struct WeirFrom
 	List	   *quals;			/* of inner joins between the two, and WHERE */
 } WeirFrom;
 
+/* What may stand in FROM, as a hint. */
+#define WEIR_SOURCE_HINT \
+	"Name a table of this database, a push stream (wrapper weir_stream) or a topic (wrapper weir_kafka)."
+
 /* Raises 0A000 with the message and the hint, both complete sentences. */
 weir_noreturn extern void weir_refuse(const char *message, const char *hint);
 
@@ -32,6 +36,9 @@ extern void weir_accept_from(const Query *query, WeirFrom *from);
 extern void weir_accept_expression(Node *expr);
 extern void weir_accept_key_type(Node *expr);
 extern void weir_accept_result_type(TargetEntry *target);
+
+/* table_source.c */
+extern void weir_accept_table(RangeTblEntry *rte);
 
 /* accept_function.c */
 extern void weir_accept_functions(Node *expr);

@@ -5,10 +5,12 @@
  *
  * Runs in the creating backend, within its transaction: whatever happens
  * afterwards, ROLLBACK leaves nothing.  It records and returns; the worker
- * begins after the commit.  The one thing that reaches outside is a question
- * to the broker: which partitions there are, and from where to where.  Its
+ * begins after the commit.  Of a topic, one thing reaches outside: a question
+ * to the broker, which partitions there are, and from where to where.  Its
  * answer fixes the first offset of the view and the target of the backfill,
  * and an unknown topic or a broker that is down becomes an error of CREATE.
+ * A table or a push stream is asked nothing: the transaction of CREATE is
+ * itself the place in the WAL where the view begins.
  *
  * The order matters in two places.  Everything that can be refused is refused
  * before the broker is asked, because that can take seconds.  And v is made
@@ -25,14 +27,15 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "decode/decode.h"
-#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "source/changes.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -127,37 +130,35 @@ plan_restricted(const Query *query)
 	return plan;
 }
 
-/* The source must be a topic, and what its options say must work. */
-static void
-check_source(Oid source)
+/* Until source/wal_slot.c has it: any definition there replaces this one. */
+__attribute__((weak)) void
+weir_slot_check_possible(void)
 {
-	Relation	rel;
-	ForeignServer *server;
+}
 
+/*
+ * What the source must be so that its rows can be followed, beyond what the
+ * query says of it.
+ */
+static void
+check_source(const WeirPlan *plan, WeirSourceKind kind,
+			 WeirAppendOnly append_only)
+{
 	/* already locked by parse analysis; a cached plan makes this explicit */
-	rel = table_open(source, AccessShareLock);
-	if (rel->rd_rel->relkind != RELKIND_FOREIGN_TABLE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("\"%s\" is not a source of continuous views",
-						RelationGetRelationName(rel)),
-				 errhint("Read from a foreign table of the foreign-data wrapper weir_kafka.")));
-	server = GetForeignServer(GetForeignTable(source)->serverid);
-	if (strcmp(GetForeignDataWrapper(server->fdwid)->fdwname, "weir_kafka") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("foreign table \"%s\" is not a source of continuous views",
-						RelationGetRelationName(rel)),
-				 errdetail("Its server \"%s\" belongs to another foreign-data wrapper.",
-						   server->servername),
-				 errhint("Read from a foreign table of the foreign-data wrapper weir_kafka.")));
+	Relation	rel = table_open(plan->source, AccessShareLock);
+
 	if (RelationUsesLocalBuffers(rel) || isTempNamespace(RelationGetNamespace(rel)))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a continuous view cannot read the temporary foreign table \"%s\"",
 						RelationGetRelationName(rel)),
 				 errhint("Make it a permanent one.")));
-	weir_decoder_check(source, RelationGetDescr(rel));
+	if (kind == WEIR_SOURCE_KAFKA)
+		weir_decoder_check(plan->source, RelationGetDescr(rel));
+	else
+		weir_slot_check_possible();
+	if (kind == WEIR_SOURCE_TABLE)
+		weir_check_table(rel, plan->wanted, append_only, true);
 	table_close(rel, NoLock);
 }
 
@@ -221,7 +222,11 @@ pinned_array(void)
 										   TYPALIGN_INT));
 }
 
-/* Rows of views, status and positions. */
+/*
+ * Rows of views, status and positions.  Of a table or push stream there are no
+ * positions yet: the worker meets this very transaction in the WAL, and the view
+ * begins there.
+ */
 static void
 record_view(const char *id, Oid relid, List *options, bool paused,
 			const WeirPartitionRange *ranges, const int64 *starts, int n)
@@ -304,9 +309,10 @@ weir_create_view(const WeirUtilityCall *call)
 	bool		paused = stmt->into->skipData;
 	Query	   *query;
 	WeirPlan   *plan;
-	WeirPartitionRange *ranges;
-	int64	   *starts;
-	int			n;
+	WeirSourceKind kind;
+	WeirPartitionRange *ranges = NULL;
+	int64	   *starts = NULL;
+	int			n = 0;
 	Oid			schema;
 	Oid			existing;
 	Oid			relid;
@@ -334,11 +340,15 @@ weir_create_view(const WeirUtilityCall *call)
 
 	plan = plan_restricted(query);
 	weir_check_source_privileges(query, GetUserId());
-	check_source(plan->source);
-	ranges = weir_kafka_probe(plan->source, GetUserId(),
-							  weir_start_time(options), &n);
-	starts = palloc((n + 1) * sizeof(int64));
-	weir_start_offsets(options, ranges, n, starts);
+	kind = weir_source_kind(plan->source);
+	check_source(plan, kind, weir_options_check_source(options, kind));
+	if (kind == WEIR_SOURCE_KAFKA)
+	{
+		ranges = weir_kafka_probe(plan->source, GetUserId(),
+								  weir_start_time(options), &n);
+		starts = palloc((n + 1) * sizeof(int64));
+		weir_start_offsets(options, ranges, n, starts);
+	}
 
 	weir_run_utility(call, copyObject((Node *) stmt));
 	CommandCounterIncrement();
@@ -354,6 +364,14 @@ weir_create_view(const WeirUtilityCall *call)
 	weir_make_indexes(relid, plan);
 	weir_record_parts(relid, query_view, state_table, plan->source);
 	WEIR_FAULT("create_before_record");
+	/* a stream begins now; what commits before our commit may come along */
+	if (kind == WEIR_SOURCE_STREAM)
+	{
+		ranges = palloc0(sizeof(WeirPartitionRange));
+		starts = palloc(sizeof(int64));
+		ranges[0].high = starts[0] = (int64) GetXLogInsertRecPtr();
+		n = 1;
+	}
 	record_view(id, relid, options, paused, ranges, starts, n);
 	weir_wake_at_commit();
 }

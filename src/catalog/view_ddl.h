@@ -15,6 +15,7 @@
 #include "catalog/weir_catalog.h"
 #include "source/source.h"
 #include "tcop/utility.h"
+#include "utils/relcache.h"
 
 /* The namespace of our storage parameters. */
 #define WEIR_NAMESPACE "weir"
@@ -73,8 +74,18 @@ extern Datum weir_options_to_array(List *options);
 /* The stored options with some set anew, or removed. */
 extern Datum weir_options_merge(Datum stored, List *options, bool is_reset);
 
-/* What a worker needs of the stored options, defaults filled in. */
-extern WeirViewOptions weir_options_read(Datum stored);
+/*
+ * What depends on the source: raises 22023 for an option or value that the kind
+ * of source cannot have.  The options were checked one by one before.
+ */
+extern WeirAppendOnly weir_options_check_source(List *options,
+												WeirSourceKind kind);
+
+/*
+ * What a worker needs of the stored options, with the defaults filled in that
+ * views over such a source have.
+ */
+extern WeirViewOptions weir_options_read(Datum stored, WeirSourceKind kind);
 
 /*
  * The option `start`: at which time the broker is to be asked (DT_NOBEGIN if
@@ -88,6 +99,18 @@ extern void weir_start_offsets(List *options,
 /* create_view.c, alter_view.c */
 extern void weir_create_view(const WeirUtilityCall *call);
 extern void weir_alter_view(const WeirUtilityCall *call);
+
+/*
+ * table_source.c: raises unless the changes of a table can be followed: 55000
+ * when the identity of its rows does not carry the wanted columns, 0A000 for
+ * what is not in the WAL at all.  rel is open and locked as for a SELECT;
+ * may_append: the hint may name weir.append_only.
+ */
+extern void weir_check_table(Relation rel, const Bitmapset *wanted,
+							 WeirAppendOnly append_only, bool may_append);
+
+/* The same for the source of a view that exists: partitions may be new. */
+extern void weir_recheck_table(const WeirViewDef *view);
 
 /* view_parts.c: the relations that belong to v */
 extern Oid	weir_make_query_view(const char *id, const Query *query, Oid owner);

@@ -53,6 +53,8 @@ static void check_continuous(const char *value);
 static void check_commit_interval(const char *value);
 static void check_on_error(const char *value);
 static void check_start(const char *value);
+static void check_append_only(const char *value);
+static const char *option_value(DefElem *option);
 
 static const OptionKind kinds[] = {
 	{"continuous", check_continuous, NULL, true, "true"},
@@ -69,7 +71,7 @@ static const OptionKind kinds[] = {
 	{"changelog", NULL, "off", false, NULL},
 	{"changelog_retention", NULL, NULL, false, NULL},
 	{"retention", NULL, "off", false, NULL},
-	{"append_only", NULL, "off", false, "error"},
+	{"append_only", check_append_only, NULL, true, "error"},
 };
 
 /*--------------------------------------------------------------------------
@@ -174,6 +176,25 @@ static void
 check_on_error(const char *value)
 {
 	(void) parse_on_error(value);
+}
+
+static WeirAppendOnly
+parse_append_only(const char *value)
+{
+	if (strcmp(value, "off") == 0)
+		return WEIR_APPEND_ONLY_OFF;
+	if (strcmp(value, "ignore") == 0)
+		return WEIR_APPEND_ONLY_IGNORE;
+	if (strcmp(value, "error") != 0)
+		bad_value("append_only", value, NULL,
+				  "Use 'error' (an update or delete stalls the view), 'ignore' (the view keeps what was inserted) or 'off'.");
+	return WEIR_APPEND_ONLY_ERROR;
+}
+
+static void
+check_append_only(const char *value)
+{
+	(void) parse_append_only(value);
 }
 
 /*--------------------------------------------------------------------------
@@ -297,7 +318,7 @@ given_value(List *options, const char *name)
 		if (option->defnamespace != NULL &&
 			strcmp(option->defnamespace, WEIR_NAMESPACE) == 0 &&
 			strcmp(option->defname, name) == 0)
-			return defGetString(option);
+			return option_value(option);
 	}
 	return NULL;
 }
@@ -384,7 +405,14 @@ find_kind(const char *name)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized option \"weir.%s\"", name),
 			 nearest ? errhint("Perhaps you meant \"weir.%s\".", nearest) :
-			 errhint("Supported are weir.continuous, weir.start, weir.commit_interval and weir.on_error.")));
+			 errhint("Supported are weir.continuous, weir.start, weir.commit_interval, weir.on_error and weir.append_only.")));
+}
+
+static const char *
+option_value(DefElem *option)
+{
+	return option->arg == NULL ? find_kind(option->defname)->bare :
+		defGetString(option);
 }
 
 static void
@@ -399,7 +427,7 @@ check_option(DefElem *option)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("weir.%s needs a value", option->defname),
 				 errhint("Write weir.%s = '...'.", option->defname)));
-	value = option->arg == NULL ? kind->bare : defGetString(option);
+	value = option_value(option);
 
 	if (kind->check != NULL)
 		kind->check(value);
@@ -460,6 +488,30 @@ weir_options_check_create(List *options)
 						 linitial_node(DefElem, options)->defname)));
 }
 
+/* What a view is over, or that it is one, does not change. */
+weir_noreturn static void
+refuse_change(const OptionKind *kind)
+{
+	const char *detail = "A continuous view stays one.";
+	const char *hint = "Use DROP TABLE, or weir.pause().";
+
+	if (kind->check == check_start)
+	{
+		detail = "The first offsets of a view are settled when it is created.";
+		hint = "Create another view with the other start.";
+	}
+	else if (kind->check == check_append_only)
+	{
+		detail = "It says which rows the view is over: those that the table holds, or all that were ever inserted.";
+		hint = "Drop the view and create it again with the other value.";
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("weir.%s cannot be changed", kind->name),
+			 errdetail("%s", detail),
+			 errhint("%s", hint)));
+}
+
 void
 weir_options_check_alter(List *options, bool is_reset)
 {
@@ -472,15 +524,7 @@ weir_options_check_alter(List *options, bool is_reset)
 		const OptionKind *kind = find_kind(option->defname);
 
 		if (kind->fixed)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("weir.%s cannot be changed", kind->name),
-					 kind->check == check_start ?
-					 errdetail("The first offsets of a view are settled when it is created.") :
-					 errdetail("A continuous view stays one."),
-					 kind->check == check_start ?
-					 errhint("Create another view with the other start.") :
-					 errhint("Use DROP TABLE, or weir.pause().")));
+			refuse_change(kind);
 		if (!is_reset)
 			check_option(option);
 		else if (option->arg != NULL)
@@ -490,6 +534,30 @@ weir_options_check_alter(List *options, bool is_reset)
 					 errhint("Write RESET (weir.%s).", kind->name)));
 	}
 	check_no_duplicates(options);
+}
+
+WeirAppendOnly
+weir_options_check_source(List *options, WeirSourceKind kind)
+{
+	const char *start = given_value(options, "start");
+	const char *append_only = given_value(options, "append_only");
+
+	if (append_only != NULL && kind != WEIR_SOURCE_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("weir.append_only is for views over tables"),
+				 errdetail("Rows of a stream are never updated or deleted."),
+				 errhint("Leave the option out.")));
+	if (start != NULL && kind == WEIR_SOURCE_TABLE &&
+		start_kind(start) != START_EARLIEST)
+		bad_value("start", start, "A view over a table begins with the rows that the table holds.",
+				  "Leave the option out, and filter in WHERE.");
+	if (start != NULL && kind == WEIR_SOURCE_STREAM &&
+		start_kind(start) != START_LATEST)
+		bad_value("start", start, "A push stream stores no rows: a view holds what is inserted after CREATE.",
+				  "Leave the option out, or say weir.start = 'latest'.");
+	return append_only == NULL ? WEIR_APPEND_ONLY_OFF :
+		parse_append_only(append_only);
 }
 
 /*--------------------------------------------------------------------------
@@ -553,7 +621,7 @@ append_options(List *strings, List *options)
 		if (strcmp(option->defname, "continuous") != 0)
 			strings = lappend(strings,
 							  makeString(psprintf("%s=%s", option->defname,
-												  defGetString(option))));
+												  option_value(option))));
 	}
 	return strings;
 }
@@ -601,12 +669,13 @@ weir_options_merge(Datum stored, List *options, bool is_reset)
 }
 
 WeirViewOptions
-weir_options_read(Datum stored)
+weir_options_read(Datum stored, WeirSourceKind kind)
 {
 	WeirViewOptions result = {
 		.commit_interval = DEFAULT_COMMIT_INTERVAL,
-		.on_error = WEIR_ON_ERROR_DEAD_LETTER
+		.append_only = WEIR_APPEND_ONLY_OFF
 	};
+	bool		has_on_error = false;
 	Datum	   *elements;
 	int			n;
 
@@ -620,7 +689,18 @@ weir_options_read(Datum stored)
 		if ((value = entry_value(entry, "commit_interval")) != NULL)
 			result.commit_interval = parse_commit_interval(value);
 		else if ((value = entry_value(entry, "on_error")) != NULL)
+		{
 			result.on_error = parse_on_error(value);
+			has_on_error = true;
+		}
+		else if ((value = entry_value(entry, "append_only")) != NULL)
+			result.append_only = parse_append_only(value);
 	}
+
+	/* a row that was left out could not be taken back when it is deleted */
+	if (!has_on_error)
+		result.on_error = kind == WEIR_SOURCE_TABLE &&
+			result.append_only == WEIR_APPEND_ONLY_OFF ?
+			WEIR_ON_ERROR_STOP : WEIR_ON_ERROR_DEAD_LETTER;
 	return result;
 }

@@ -50,6 +50,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -187,6 +188,15 @@ weir_check_source_privileges(const Query *query, Oid user_id)
 	setRuleCheckAsUser((Node *) copy, user_id);
 	weir_check_query_permissions(copy);
 
+	/* the WAL tells every row, whoever may see it */
+	if (check_enable_rls(source, user_id, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row level security of table \"%s\" applies to role \"%s\"",
+						get_rel_name(source), GetUserNameFromId(user_id, false)),
+				 errdetail("A continuous view is over all rows of its source."),
+				 errhint("Let a role own the view to which no policy applies: the table's owner, or one with BYPASSRLS.")));
+
 	if (OidIsValid(weir_relation_owner(source, &relkind)) &&
 		relkind == RELKIND_FOREIGN_TABLE)
 	{
@@ -208,7 +218,7 @@ weir_source_kind(Oid source)
 		return WEIR_SOURCE_TABLE;
 	server = GetForeignServer(GetForeignTable(source)->serverid);
 	return strcmp(GetForeignDataWrapper(server->fdwid)->fdwname,
-				  "weir_stream") == 0 ? WEIR_SOURCE_STREAM : WEIR_SOURCE_KAFKA;
+				  WEIR_STREAM_WRAPPER) == 0 ? WEIR_SOURCE_STREAM : WEIR_SOURCE_KAFKA;
 }
 
 /* text[] to a list of String. */
@@ -267,7 +277,8 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	view->paused = DatumGetBool(values[VIEWS_PAUSED - 1]);
 	view->epoch = DatumGetInt64(values[VIEWS_EPOCH - 1]);
 	view->settings = strings_of_array(values[VIEWS_SETTINGS - 1]);
-	view->options = weir_options_read(values[VIEWS_OPTIONS - 1]);
+	view->options = weir_options_read(values[VIEWS_OPTIONS - 1],
+									  view->source_kind);
 	view->retracts = view->source_kind == WEIR_SOURCE_TABLE &&
 		view->options.append_only == WEIR_APPEND_ONLY_OFF;
 	return view;

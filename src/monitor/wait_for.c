@@ -161,9 +161,9 @@ leave(int code, Datum arg)
 }
 
 static void
-nudge_worker(Oid stream)
+nudge_worker(const WeirViewDef *def)
 {
-	WeirSlot   *slot = weir_slot_of(MyDatabaseId, stream);
+	WeirSlot   *slot = weir_slot_of(MyDatabaseId, weir_group_of(def));
 
 	LWLockAcquire(weir_shared->lock, LW_SHARED);
 	if (slot != NULL && slot->latch != NULL)
@@ -216,7 +216,7 @@ weir_wait_for(PG_FUNCTION_ARGS)
 								get_rel_name(relid)),
 						 trouble ? errdetail_internal("%s", trouble) : 0,
 						 errhint("weir.partitions shows how far it is.")));
-			nudge_worker(def->source);
+			nudge_worker(def);
 			(void) ConditionVariableTimedSleep(&weir_shared->answered,
 											   LOOK_EVERY_MS, PG_WAIT_EXTENSION);
 		}
@@ -236,7 +236,7 @@ weir_worker_pid(PG_FUNCTION_ARGS)
 
 	if (def == NULL || !weir_preloaded)
 		PG_RETURN_NULL();
-	slot = weir_slot_of(MyDatabaseId, def->source);
+	slot = weir_slot_of(MyDatabaseId, weir_group_of(def));
 	if (slot != NULL)
 	{
 		LWLockAcquire(weir_shared->lock, LW_SHARED);

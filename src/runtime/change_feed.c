@@ -1,8 +1,1036 @@
 /*-------------------------------------------------------------------------
  *
  * change_feed.c
- *	  Changes into the views over tables and push streams.
+ *	  Changes of this database's tables into the views that read them.
+ *
+ * The reader (source/wal_reader.c) decodes whole transactions into a buffer; here
+ * they are taken out, outside of any historic snapshot, sorted into one batch per
+ * source, and each batch is folded into the views of that source.  When
+ * weir_changes_read() returns, every view is at the same end of a commit, so
+ * whatever is committed afterwards is a prefix of the transactions.
+ *
+ * There is one reader, and it may be behind a view but never ahead of one:
+ *
+ *	a view that failed, or was paused, is opened again at its last commit: the
+ *	reader goes back there, and the others skip what they have;
+ *	a new view over a table begins where the feed stands, when its backfill takes
+ *	its snapshot: nothing is read again;
+ *	a new view over a push stream begins at its own CREATE: the reader stops by
+ *	itself where definitions change, so it is there, and else goes back.
+ *
+ * How often it reads: at once when something is committed after a quiet time;
+ * while there is work, once per commit interval, just before the commit, since
+ * more often would only wake us and the writers without anybody seeing it.
  *
  *-------------------------------------------------------------------------
  */
-#include "weir.h"
+#include "runtime/change_feed.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "executor/spi.h"
+#include "fdw/stream_message.h"
+#include "miscadmin.h"
+#include "runtime/backfill.h"
+#include "runtime/watchdog.h"
+#include "storage/procarray.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* What one call of weir_wal_read() may bring: bounds memory and patience. */
+#define READ_BYTES (16 * 1024 * 1024)
+#define READ_US 100000
+
+/* How long reading is put off while views wait for their next commit. */
+#define LONGEST_PACE_US 100000
+
+/* Without a nudge (COMMIT PREPARED gives none) the WAL is looked at so often. */
+#define LOOK_US 250000
+
+/* A turn gives the backfills so much of its time. */
+#define MERGE_US 20000
+
+/* While nothing of interest happens: confirm after so much WAL, so often. */
+#define CONFIRM_BYTES (1024 * 1024)
+#define CONFIRM_US (10 * USECS_PER_SEC)
+
+#define FIRST_BACKOFF_MS 1000
+#define LAST_BACKOFF_MS 30000
+
+static void set_trouble(WeirChangeFeed *feed, const ErrorData *error);
+
+WeirChangeFeed *
+weir_changes_create(void)
+{
+	MemoryContext mcxt = AllocSetContextCreate(TopMemoryContext, "pg_weir feed",
+											   ALLOCSET_DEFAULT_SIZES);
+	WeirChangeFeed *feed = MemoryContextAllocZero(mcxt, sizeof(*feed));
+
+	feed->mcxt = mcxt;
+	feed->backoff_ms = FIRST_BACKOFF_MS;
+	return feed;
+}
+
+/* --------------------------------------------------------------- the reader */
+
+/* The least position of what is joined; the feed's, if that is all. */
+static XLogRecPtr
+least_position(WeirWorker *worker, XLogRecPtr position)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run != NULL && run->joined)
+			position = Min(position, (XLogRecPtr) run->books[0].position);
+	}
+	return position;
+}
+
+static void
+close_reader(WeirChangeFeed *feed)
+{
+	if (feed->reader != NULL)
+		weir_wal_close(feed->reader);
+	feed->reader = NULL;
+}
+
+/* (Re)opens the reader; an error is the feed's trouble. */
+static void
+open_reader(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (feed->reader != NULL || GetCurrentTimestamp() < feed->retry_at)
+		return;
+	PG_TRY();
+	{
+		if (feed->life == 0)
+		{
+			WeirSlotLife life = weir_slot_begin();
+
+			feed->life = life.life;
+			feed->recorded = feed->position = life.confirmed;
+			feed->lost_why = life.lost_why ?
+				MemoryContextStrdup(feed->mcxt, life.lost_why) : NULL;
+		}
+		StartTransactionCommand();
+		feed->position = least_position(worker, feed->position);
+		feed->reader = weir_wal_open(weir_slot_name(worker->database),
+									 feed->position);
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+		feed->watch_stale = true;
+		feed->next_read = 0;
+	}
+	PG_CATCH();
+	{
+		set_trouble(feed, weir_catch(caller));
+		/* look again at whether the slot is the one that we know */
+		feed->life = 0;
+	}
+	PG_END_TRY();
+}
+
+/* The slot is in trouble: the views say so until it works again. */
+static void
+set_trouble(WeirChangeFeed *feed, const ErrorData *error)
+{
+	MemoryContext old;
+
+	close_reader(feed);
+	feed->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												 feed->backoff_ms);
+	feed->backoff_ms = Min(feed->backoff_ms * 2, LAST_BACKOFF_MS);
+	if (feed->trouble != NULL)
+		return;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("reading the changes of tables: %s",
+					error->message ? error->message : "unknown error"),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+	old = MemoryContextSwitchTo(feed->mcxt);
+	feed->trouble = palloc(sizeof(ErrorData));
+	memcpy(feed->trouble, error, sizeof(ErrorData));
+	feed->trouble->message = pstrdup(error->message ? error->message : "unknown error");
+	feed->trouble->detail = error->detail ? pstrdup(error->detail) : NULL;
+	feed->trouble->hint = pstrdup(error->hint ? error->hint :
+								  "pg_weir tries again by itself.");
+	MemoryContextSwitchTo(old);
+}
+
+/* -------------------------------------------------------------- the sources */
+
+static WeirChangeSource *
+find_source(WeirChangeFeed *feed, Oid relid)
+{
+	ListCell   *cell;
+
+	if (feed->last != NULL && feed->last->relid == relid)
+		return feed->last;
+	foreach(cell, feed->sources)
+	{
+		WeirChangeSource *source = lfirst(cell);
+
+		if (source->relid == relid)
+			return feed->last = source;
+	}
+	return NULL;
+}
+
+static void
+make_batch(WeirBatch *batch, int natts)
+{
+	batch->natts = natts;
+	batch->origins = palloc(sizeof(WeirRowOrigin) * WEIR_BATCH_ROWS);
+	batch->values = palloc0(sizeof(Datum) * WEIR_BATCH_ROWS * natts);
+	batch->nulls = palloc(sizeof(bool) * WEIR_BATCH_ROWS * natts);
+	memset(batch->nulls, true, sizeof(bool) * WEIR_BATCH_ROWS * natts);
+	batch->mcxt = AllocSetContextCreate(CurrentMemoryContext, "pg_weir batch",
+										ALLOCSET_DEFAULT_SIZES);
+}
+
+static void
+free_batch(WeirBatch *batch)
+{
+	pfree(batch->origins);
+	pfree(batch->values);
+	pfree(batch->nulls);
+	MemoryContextDelete(batch->mcxt);
+}
+
+static void
+add_to_source(WeirChangeFeed *feed, WeirRun *run, TupleDesc desc)
+{
+	MemoryContext old = MemoryContextSwitchTo(feed->mcxt);
+	WeirChangeSource *source = find_source(feed, run->def->source);
+
+	if (source == NULL)
+	{
+		source = palloc0(sizeof(*source));
+		source->relid = run->def->source;
+		source->is_stream = run->def->source_kind == WEIR_SOURCE_STREAM;
+		feed->sources = lappend(feed->sources, source);
+	}
+	/* columns may have come since the others joined */
+	if (source->desc == NULL || source->desc->natts < desc->natts)
+	{
+		if (source->desc != NULL)
+		{
+			FreeTupleDesc(source->desc);
+			free_batch(&source->batch);
+		}
+		source->desc = CreateTupleDescCopy(desc);
+		make_batch(&source->batch, desc->natts);
+	}
+	source->wanted = bms_add_members(source->wanted, run->plan->wanted);
+	source->runs = lappend(source->runs, run);
+	MemoryContextSwitchTo(old);
+	feed->watch_stale = true;
+}
+
+void
+weir_changes_leave(WeirWorker *worker, WeirRun *run)
+{
+	WeirChangeFeed *feed = worker->changes;
+	WeirChangeSource *source = find_source(feed, run->def->source);
+
+	if (run->backfill != NULL)
+		weir_backfill_end(run->backfill);
+	run->backfill = NULL;
+	if (source == NULL)
+		return;
+	source->runs = list_delete_ptr(source->runs, run);
+	feed->watch_stale = true;
+	/* a source without views goes when the reader is told what is watched */
+}
+
+static void
+drop_unread_sources(WeirChangeFeed *feed)
+{
+	ListCell   *cell;
+
+	foreach(cell, feed->sources)
+	{
+		WeirChangeSource *source = lfirst(cell);
+
+		if (source->runs != NIL)
+			continue;
+		feed->sources = foreach_delete_current(feed->sources, cell);
+		feed->last = NULL;
+		FreeTupleDesc(source->desc);
+		free_batch(&source->batch);
+		pfree(source);
+	}
+}
+
+static void
+tell_what_is_watched(WeirChangeFeed *feed)
+{
+	List	   *watched = NIL;
+	ListCell   *cell;
+
+	drop_unread_sources(feed);
+	foreach(cell, feed->sources)
+	{
+		WeirChangeSource *source = lfirst(cell);
+		WeirWatched *watch = palloc0(sizeof(*watch));
+
+		watch->relid = source->relid;
+		watch->wanted = source->wanted;
+		watch->is_stream = source->is_stream;
+		watched = lappend(watched, watch);
+	}
+	weir_wal_watch(feed->reader, watched);
+	feed->watch_stale = false;
+}
+
+/* ------------------------------------------------------------------ joining */
+
+/* A position that no slot can serve any more. */
+static void
+put_aside_lost(WeirWorker *worker, WeirRun *run)
+{
+	WeirChangeFeed *feed = worker->changes;
+	bool		given_up = run->books[0].last_print == 0;
+	ErrorData	error = {
+		.elevel = ERROR,
+		.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+		.message = "changes that the view has not read are gone",
+		.detail = given_up ?
+		"It held back more WAL than weir.max_retained_wal, and was given up." :
+		feed->lost_why ? feed->lost_why :
+		"The replication slot that its position belongs to is gone.",
+		.hint = "Run weir.rebuild(view)."
+	};
+
+	weir_members_stall(worker, run, &error);
+}
+
+static bool
+has_told(void *reader, TransactionId xid)
+{
+	return weir_wal_has_told(reader, xid);
+}
+
+/* The first position of a view. */
+static void
+begin_at(WeirWorker *worker, WeirRun *run, XLogRecPtr position,
+		 XLogRecPtr target)
+{
+	WeirBooks  *books = weir_run_books(run, 0);
+
+	books->position = books->start = (int64) position;
+	books->target = (int64) target;
+	books->last_offset = 0;
+	books->last_print = worker->changes->life;
+	books->changed = true;
+	run->moved = true;
+	run->joined = true;
+}
+
+/* A run over a table that has no position yet. */
+static void
+join_new(WeirWorker *worker, WeirMember *member)
+{
+	WeirChangeFeed *feed = worker->changes;
+	WeirRun    *run = member->run;
+
+	if (run->backfill == NULL)
+		run->backfill = weir_backfill_start(run);
+	if (run->backfill == NULL)
+		return;					/* no process to be had: next turn */
+	weir_backfill_poll(run->backfill, run, 0);
+	if (run->backfill->state == WEIR_BACKFILL_READY &&
+		weir_backfill_snapshot(run->backfill, has_told, feed->reader))
+	{
+		begin_at(worker, run, feed->position, run->backfill->target);
+		add_to_source(feed, run, member->desc);
+	}
+}
+
+/*
+ * CREATE of a view over a push stream writes down where the WAL was.  It begins
+ * there, or where the slot does, if it was made since: what is pushed before
+ * somebody takes it is refused.  Until it has joined, nothing is confirmed.
+ */
+static bool
+is_new_to_stream(const WeirRun *run)
+{
+	return run->def->source_kind == WEIR_SOURCE_STREAM &&
+		run->books[0].last_offset < 0;
+}
+
+/* A run that has a position, in a life of the slot. */
+static void
+join_again(WeirWorker *worker, WeirMember *member)
+{
+	WeirChangeFeed *feed = worker->changes;
+	WeirRun    *run = member->run;
+
+	if (is_new_to_stream(run))
+		begin_at(worker, run,
+				 Max((XLogRecPtr) run->books[0].position, feed->recorded), 0);
+	else if (run->books[0].last_print != feed->life)
+	{
+		put_aside_lost(worker, run);
+		return;
+	}
+	run->joined = true;
+	add_to_source(feed, run, member->desc);
+	if ((XLogRecPtr) run->books[0].position < feed->position)
+	{
+		close_reader(feed);
+		feed->position = (XLogRecPtr) run->books[0].position;
+	}
+}
+
+/* The error goes with the backfill, and that with the run. */
+static void
+fail_with_backfill(WeirWorker *worker, WeirRun *run)
+{
+	const ErrorData *error = run->backfill->error;
+	ErrorData	copy = {
+		.elevel = ERROR,
+		.sqlerrcode = error->sqlerrcode,
+		.message = pstrdup(error->message ? error->message : "unknown error"),
+		.detail = error->detail ? pstrdup(error->detail) : NULL,
+		.hint = error->hint ? pstrdup(error->hint) : NULL
+	};
+
+	if (run->backfill->needs_person)
+		weir_members_stall(worker, run, &copy);
+	else
+		if (run->backfill->needs_person)
+		weir_members_stall(worker, run, &copy);
+	else
+		weir_members_fail(worker, run, &copy);
+}
+
+void
+weir_changes_join(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	List	   *members = list_copy(worker->members);
+	ListCell   *cell;
+
+	open_reader(worker);
+	if (feed->life == 0)
+		return;
+	foreach(cell, members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run != NULL && !member->run->joined &&
+			member->run->n_books > 0)
+			join_again(worker, member);
+	}
+	open_reader(worker);
+	if (feed->reader == NULL)
+		return;
+	foreach(cell, members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run == NULL)
+			continue;
+		/* what is new begins where all are; who went back is not there yet */
+		if (!member->run->joined)
+			join_new(worker, member);
+		else if (member->run->backfill != NULL)
+			weir_backfill_poll(member->run->backfill, member->run, MERGE_US);
+		if (member->run != NULL && member->run->backfill != NULL &&
+			member->run->backfill->state == WEIR_BACKFILL_FAILED)
+			fail_with_backfill(worker, member->run);
+	}
+	list_free(members);
+}
+
+/* ------------------------------------------------------------------ reading */
+
+/* Folds the batch of a source into its views; those that fail are put aside. */
+static void
+flush(WeirWorker *worker, WeirChangeSource *source)
+{
+	List	   *runs;
+	ListCell   *cell;
+
+	if (source->batch.n == 0)
+		return;
+	runs = list_copy(source->runs);
+	foreach(cell, runs)
+	{
+		WeirRun    *run = lfirst(cell);
+
+		weir_members_apply_settings(worker, run->def->settings);
+		weir_members_fold(worker, run, &source->batch);
+	}
+	list_free(runs);
+	source->batch.n = 0;
+	MemoryContextReset(source->batch.mcxt);
+}
+
+static void
+flush_all(WeirWorker *worker)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->changes->sources)
+		flush(worker, lfirst(cell));
+}
+
+/* Makes room for one more row. */
+static inline int
+next_row(WeirWorker *worker, WeirChangeSource *source,
+		 const WeirTransaction *txn, int64 diff, bool inserted)
+{
+	WeirBatch  *batch = &source->batch;
+	WeirRowOrigin *origin;
+
+	if (batch->n == WEIR_BATCH_ROWS)
+		flush(worker, source);
+	origin = &batch->origins[batch->n];
+	origin->diff = diff;
+	origin->inserted = inserted;
+	origin->end = txn->end;
+	origin->xid = txn->xid;
+	return batch->n;
+}
+
+static inline bool
+fill_row(const WeirChange *change, int i, bool old, WeirBatch *batch, int row)
+{
+	return weir_change_row(change, i, old,
+						   batch->values + (Size) row * batch->natts,
+						   batch->nulls + (Size) row * batch->natts);
+}
+
+static void
+add_rows(WeirWorker *worker, WeirChangeSource *source,
+		 const WeirChange *change, int i)
+{
+	WeirBatch  *batch = &source->batch;
+	bool		inserted = change->kind == WEIR_CHANGE_INSERT;
+	MemoryContext old = MemoryContextSwitchTo(batch->mcxt);
+
+	if (change->kind != WEIR_CHANGE_INSERT)
+	{
+		int			row = next_row(worker, source, change->txn, -1, false);
+
+		/* an update that left all that we want alone has no old row */
+		if (!fill_row(change, i, true, batch, row))
+		{
+			MemoryContextSwitchTo(old);
+			return;
+		}
+		batch->n++;
+	}
+	if (change->kind != WEIR_CHANGE_DELETE)
+	{
+		int			row = next_row(worker, source, change->txn, 1, inserted);
+
+		if (fill_row(change, i, false, batch, row))
+			batch->n++;
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* Rows that were pushed into a stream. */
+static void
+add_pushed(WeirWorker *worker, WeirChangeSource *source,
+		   const WeirChange *change)
+{
+	static bool knows_key = false;
+	WeirBatch  *batch = &source->batch;
+	WeirStreamRows rows;
+	bool		good;
+
+	if (!knows_key)
+		StartTransactionCommand();
+	good = weir_stream_message_open(&rows, source->relid, change->txn->xid,
+									change->message, change->message_len);
+	if (!knows_key)
+		CommitTransactionCommand();
+	knows_key = true;
+	if (!good)
+		return;
+	for (;;)
+	{
+		int			row = next_row(worker, source, change->txn, 1, true);
+
+		if (!weir_stream_message_next(&rows, source->desc,
+									  batch->values + (Size) row * batch->natts,
+									  batch->nulls + (Size) row * batch->natts))
+			break;
+		batch->n++;
+	}
+}
+
+/* Does the view still have to learn of this transaction? */
+static bool
+is_news(const WeirRun *run, const WeirTransaction *txn)
+{
+	return txn->end > (XLogRecPtr) run->books[0].position &&
+		(run->backfill == NULL ||
+		 !weir_backfill_sees(run->backfill, txn->xid, txn->end));
+}
+
+static void
+truncate_source(WeirWorker *worker, WeirChangeSource *source,
+				const WeirTransaction *txn)
+{
+	List	   *runs;
+	ListCell   *cell;
+
+	flush(worker, source);
+	runs = list_copy(source->runs);
+	foreach(cell, runs)
+	{
+		WeirRun    *run = lfirst(cell);
+
+		if (!is_news(run, txn) ||
+			run->def->options.append_only == WEIR_APPEND_ONLY_IGNORE)
+			continue;
+		if (run->def->options.append_only == WEIR_APPEND_ONLY_ERROR)
+		{
+			ErrorData	error = {
+				.elevel = ERROR,
+				.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				.message = "the source was truncated, but the view is append-only",
+				.detail = psprintf("By transaction %u, which ends at %X/%X.",
+								   txn->xid, LSN_FORMAT_ARGS(txn->end)),
+				.hint = "Run weir.rebuild(view)."
+			};
+
+			weir_members_stall(worker, run, &error);
+			continue;
+		}
+		if (run->backfill != NULL)
+			weir_backfill_discard(run->backfill);
+		weir_run_truncate(run);
+	}
+	list_free(runs);
+}
+
+/* Sources that cannot be followed through a transaction: their views stop. */
+static void
+stop_broken(WeirWorker *worker, const WeirTransaction *txn)
+{
+	ListCell   *cell;
+
+	foreach(cell, txn->broken)
+	{
+		const WeirBroken *broken = lfirst(cell);
+		WeirChangeSource *source = find_source(worker->changes, broken->source);
+		List	   *runs = source ? list_copy(source->runs) : NIL;
+		ListCell   *at;
+
+		if (source != NULL)
+			flush(worker, source);
+		foreach(at, runs)
+		{
+			WeirRun    *run = lfirst(at);
+			ErrorData	error = {
+				.elevel = ERROR,
+				.sqlerrcode = broken->sqlstate,
+				.message = broken->message,
+				.detail = broken->detail,
+				.hint = broken->hint
+			};
+
+			if (!list_member_ptr(source->runs, run) || !is_news(run, txn) ||
+				(run->def->options.append_only == WEIR_APPEND_ONLY_IGNORE &&
+				 !broken->even_append_only))
+				continue;
+			weir_members_stall(worker, run, &error);
+		}
+		list_free(runs);
+	}
+}
+
+static void
+take_change(WeirWorker *worker, const WeirChange *change)
+{
+	for (int i = 0; i < change->n_sources; i++)
+	{
+		WeirChangeSource *source = find_source(worker->changes,
+											   change->sources[i]);
+
+		if (source == NULL || source->runs == NIL)
+			continue;
+		switch (change->kind)
+		{
+			case WEIR_CHANGE_INSERT:
+			case WEIR_CHANGE_UPDATE:
+			case WEIR_CHANGE_DELETE:
+				add_rows(worker, source, change, i);
+				break;
+			case WEIR_CHANGE_TRUNCATE:
+				truncate_source(worker, source, change->txn);
+				break;
+			case WEIR_CHANGE_PUSHED:
+				add_pushed(worker, source, change);
+				break;
+			case WEIR_CHANGE_END:
+				break;
+		}
+	}
+}
+
+/* Takes everything out of the reader's buffer. */
+static void
+take_changes(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	const WeirTransaction *stopped = NULL;
+	WeirChange	change;
+
+	weir_watchdog_start();
+	while (weir_wal_next_chunk(feed->reader))
+	{
+		CHECK_FOR_INTERRUPTS();
+		while (weir_wal_next(feed->reader, &change))
+		{
+			if (change.txn->broken != NIL && change.txn != stopped)
+			{
+				stopped = change.txn;
+				stop_broken(worker, change.txn);
+			}
+			take_change(worker, &change);
+		}
+		flush_all(worker);		/* the chunk goes */
+	}
+	weir_watchdog_stop();
+}
+
+/*
+ * Tells weir.partitions how fresh the views are.  One place ahead of us is kept
+ * with the time at which it was the end of the WAL; when we are there, all that
+ * was committed by then is folded.
+ */
+static void
+note_progress(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+
+	pg_atomic_write_u64(&worker->slot->read_to, feed->position);
+	if (feed->position >= feed->mark)
+	{
+		if (feed->mark_time != 0)
+			pg_atomic_write_u64(&worker->slot->read_by, (uint64) feed->mark_time);
+		feed->mark = GetFlushRecPtr(NULL);
+		feed->mark_time = GetCurrentTimestamp();
+	}
+}
+
+/* All views that are fed are at the reader's position now. */
+static void
+advance(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	XLogRecPtr	position = weir_wal_position(feed->reader);
+	ListCell   *cell;
+
+	feed->position = Max(feed->position, position);
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run == NULL || !run->joined)
+			continue;
+		run->books[0].position = Max(run->books[0].position,
+									 (int64) feed->position);
+		run->books[0].source_end = run->books[0].position;
+		run->books[0].changed = true;
+	}
+}
+
+/*
+ * When to read next: when the next view may commit, since nobody sees what is
+ * read more often; and before, if that is long.
+ */
+static TimestampTz
+next_tick(WeirWorker *worker, TimestampTz now)
+{
+	TimestampTz tick = now + LONGEST_PACE_US;
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+		TimestampTz due;
+
+		if (run == NULL || !run->joined)
+			continue;
+		due = run->last_commit + run->def->options.commit_interval;
+		/* whose time has come commits now, and then an interval later */
+		if (due <= now)
+			due = now + run->def->options.commit_interval;
+		tick = Min(tick, due);
+	}
+	return tick;
+}
+
+/* Somebody committed without waiting for the disk: flush for him. */
+static void
+flush_for_others(void)
+{
+	XLogRecPtr	end = weir_wal_end();
+
+	if (GetFlushRecPtr(NULL) < end)
+		XLogFlush(end);
+}
+
+/* Definitions changed at the reader's position: is that visible now? */
+static bool
+waits_for_ddl(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+
+	if (!TransactionIdIsValid(feed->ddl_xid))
+		return false;
+	if (TransactionIdIsInProgress(feed->ddl_xid))
+		return true;
+	feed->ddl_xid = InvalidTransactionId;
+	worker->generation = 0;		/* read them, before anything else */
+	return true;
+}
+
+bool
+weir_changes_read(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	MemoryContext caller = CurrentMemoryContext;
+	TimestampTz now = GetCurrentTimestamp();
+	volatile bool more = false;
+
+	if (feed->reader == NULL || waits_for_ddl(worker) ||
+		now < feed->next_read)
+		return false;
+	if (feed->watch_stale)
+		tell_what_is_watched(feed);
+	PG_TRY();
+	{
+		XLogRecPtr	before = weir_wal_position(feed->reader);
+
+		flush_for_others();
+		feed->seen = GetFlushRecPtr(NULL);
+		WEIR_FAULT("changes-read");
+		(void) weir_wal_read(feed->reader, READ_BYTES, READ_US);
+		MemoryContextSwitchTo(caller);
+		feed->idle = weir_wal_position(feed->reader) == before;
+		more = !feed->idle && weir_wal_position(feed->reader) < feed->seen;
+		feed->next_read = more ? 0 : feed->idle ? now + LOOK_US :
+			next_tick(worker, now);
+	}
+	PG_CATCH();
+	{
+		set_trouble(feed, weir_catch(caller));
+		feed->life = 0;
+	}
+	PG_END_TRY();
+	if (feed->reader == NULL)
+		return false;
+
+	if (feed->trouble != NULL)
+	{
+		feed->trouble = NULL;
+		feed->backoff_ms = FIRST_BACKOFF_MS;
+	}
+	take_changes(worker);
+	advance(worker);
+	note_progress(worker);
+	feed->ddl_xid = weir_wal_ddl_xid(feed->reader);
+	return more || TransactionIdIsValid(feed->ddl_xid);
+}
+
+/* --------------------------------------------------------------- confirming */
+
+XLogRecPtr
+weir_changes_confirmable(WeirWorker *worker, List *committed)
+{
+	WeirChangeFeed *feed = worker->changes;
+	XLogRecPtr	lsn = feed->position;
+	ListCell   *cell;
+
+	if (feed->reader == NULL)
+		return InvalidXLogRecPtr;
+	foreach(cell, worker->members)
+	{
+		WeirMember *member = lfirst(cell);
+		WeirRun    *run = member->run;
+
+		if (run == NULL || (!run->joined && run->n_books > 0))
+		{
+			/* paused or put aside; if it has no position, it holds nothing */
+			if (!XLogRecPtrIsInvalid(member->held_at) &&
+				(member->held_life == feed->life || member->held_new))
+				lsn = Min(lsn, member->held_at);
+		}
+		else if (!run->joined || run->backfill != NULL)
+			continue;			/* after a crash it begins again */
+		else if (!list_member_ptr(committed, run) && weir_run_has_news(run))
+			lsn = Min(lsn, run->books[0].exists ?
+					  (XLogRecPtr) run->books[0].committed :
+					  (XLogRecPtr) run->books[0].start);
+	}
+	return lsn > feed->recorded ? lsn : InvalidXLogRecPtr;
+}
+
+void
+weir_changes_confirm(WeirWorker *worker, XLogRecPtr lsn)
+{
+	WeirChangeFeed *feed = worker->changes;
+
+	if (XLogRecPtrIsInvalid(lsn))
+		return;
+	feed->recorded = lsn;
+	feed->next_confirm = GetCurrentTimestamp() + CONFIRM_US;
+	WEIR_FAULT("changes-confirm");
+	if (feed->reader != NULL)
+		weir_wal_confirm(feed->reader, lsn);
+}
+
+/* In a transaction of its own. */
+static void
+confirm_now(WeirWorker *worker, XLogRecPtr lsn)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		weir_slot_record(lsn);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+		weir_changes_confirm(worker, lsn);
+	}
+	PG_CATCH();
+	{
+		/* a lock, or a full disk: the next one will do */
+		ErrorData  *error = weir_catch(caller);
+
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not confirm changes: %s", error->message)));
+	}
+	PG_END_TRY();
+}
+
+static void
+give_up(WeirWorker *worker, WeirMember *member)
+{
+	ErrorData	error = {
+		.elevel = ERROR,
+		.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+		.message = "the view held back more WAL than weir.max_retained_wal",
+		.detail = psprintf("It stands at %X/%X.",
+						   LSN_FORMAT_ARGS(member->held_at)),
+		.hint = "Run weir.rebuild(view)."
+	};
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		weir_slot_give_up(member->def->id);
+		member->held_at = InvalidXLogRecPtr;
+		weir_members_record_stall(member, &error);
+	}
+	PG_CATCH();
+	{
+		(void) weir_catch(caller);
+	}
+	PG_END_TRY();
+}
+
+void
+weir_changes_tend(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		limit = (uint64) weir_max_retained_wal_mb * 1024 * 1024;
+	XLogRecPtr	lsn;
+	ListCell   *cell;
+
+	if (now < feed->next_confirm || feed->reader == NULL)
+		return;
+	feed->next_confirm = now + CONFIRM_US;
+	foreach(cell, worker->members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run == NULL && !XLogRecPtrIsInvalid(member->held_at) &&
+			member->held_life == feed->life &&
+			weir_wal_end() - member->held_at > limit)
+			give_up(worker, member);
+	}
+	lsn = weir_changes_confirmable(worker, NIL);
+	if (!XLogRecPtrIsInvalid(lsn) && lsn - feed->recorded >= CONFIRM_BYTES)
+		confirm_now(worker, lsn);
+}
+
+TimestampTz
+weir_changes_due(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz due;
+	ListCell   *cell;
+
+	if (feed->reader == NULL)
+		return Max(feed->retry_at, now + 10000);
+	if (TransactionIdIsValid(feed->ddl_xid))
+		return now + 2000;
+	due = Max(feed->next_read, now);
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		/* its process tells by the latch; this is for what gets lost */
+		if (run != NULL && (!run->joined || run->backfill != NULL))
+			due = Min(due, now + 50000);
+	}
+	return due;
+}
+
+bool
+weir_changes_watch_commits(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+
+	if (feed->reader == NULL || !feed->idle)
+		return false;
+	worker->slot->waiting = true;
+	pg_memory_barrier();
+	/* who committed before he could see that has not woken us */
+	if (GetFlushRecPtr(NULL) == feed->seen)
+		return false;
+	feed->next_read = 0;
+	return true;
+}
+
+void
+weir_changes_woken(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+
+	worker->slot->waiting = false;
+	if (feed->idle)
+		feed->next_read = 0;
+}
+
+void
+weir_changes_end(WeirWorker *worker)
+{
+	close_reader(worker->changes);
+	weir_slot_end();
+}

@@ -11,7 +11,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "runtime/members.h"
+#include "runtime/change_feed.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -19,7 +19,6 @@
 #include "miscadmin.h"
 #include "runtime/watchdog.h"
 #include "storage/lmgr.h"
-#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -95,7 +94,7 @@ print_stream(Oid stream, TupleDesc desc, List *defs)
 }
 
 static WeirMember *
-make_member(WeirViewDef *def)
+make_member(WeirViewDef *def, TupleDesc desc)
 {
 	MemoryContext mcxt = AllocSetContextCreate(TopMemoryContext,
 											   "pg_weir member",
@@ -108,8 +107,10 @@ make_member(WeirViewDef *def)
 	*member->def = *def;
 	member->def->settings = copyObject(def->settings);
 	member->def->name = pstrdup(def->name);
+	member->desc = desc ? CreateTupleDescCopy(desc) : NULL;
 	member->backoff_ms = FIRST_BACKOFF_MS;
 	member->stalled = true;		/* perhaps: the first opening clears it */
+	member->retry_at = def->paused ? DT_NOEND : 0;
 	MemoryContextSwitchTo(old);
 	return member;
 }
@@ -122,6 +123,18 @@ close_run(WeirWorker *worker, WeirMember *member)
 
 	if (member->run == NULL)
 		return;
+	if (worker->changes != NULL)
+	{
+		weir_changes_leave(worker, member->run);
+		/* where it will go on */
+		member->held_at = InvalidXLogRecPtr;
+		if (member->run->n_books > 0 && member->run->books[0].exists)
+		{
+			member->held_at = (XLogRecPtr) member->run->books[0].committed;
+			member->held_life = member->run->books[0].last_print;
+			member->held_new = member->run->books[0].last_offset < 0;
+		}
+	}
 	feed = weir_members_feed(worker, member->run);
 	if (feed != NULL)
 	{
@@ -141,50 +154,97 @@ static bool
 same_definition(const WeirViewDef *a, const WeirViewDef *b)
 {
 	return a->relid == b->relid && a->owner == b->owner &&
+		a->source == b->source && a->paused == b->paused &&
 		a->epoch == b->epoch && a->state_table == b->state_table &&
 		equal(a->settings, b->settings) &&
 		a->options.on_error == b->options.on_error &&
 		a->options.commit_interval == b->options.commit_interval;
 }
 
-static WeirViewDef *
-find_definition(List *defs, const char *id)
+/* A definition with what else a member begins with. */
+typedef struct Found
+{
+	WeirViewDef *def;
+	TupleDesc	desc;			/* of the source */
+	XLogRecPtr	held_at;
+	int64		held_life;
+	bool		held_new;
+} Found;
+
+static Found *
+find_definition(List *found, const char *id)
 {
 	ListCell   *cell;
 
-	foreach(cell, defs)
-		if (strcmp(((WeirViewDef *) lfirst(cell))->id, id) == 0)
+	foreach(cell, found)
+		if (strcmp(((Found *) lfirst(cell))->def->id, id) == 0)
 			return lfirst(cell);
 	return NULL;
 }
 
-/* The definitions of our group, and the stream's columns. */
-static List *
-read_definitions(WeirWorker *worker, char **print, TupleDesc *desc)
+/*
+ * The columns of a source, without a lock: somebody may hold his own on it for
+ * long, and the other views go on.
+ */
+static TupleDesc
+source_columns(Oid source)
 {
-	List	   *result = NIL;
-	ListCell   *cell;
-	Relation	stream;
+	Relation	rel = RelationIdGetRelation(source);
+	TupleDesc	desc;
 
-	*print = NULL;
-	*desc = NULL;
+	if (rel == NULL)
+		return NULL;
+	desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	RelationClose(rel);
+	return desc;
+}
+
+/* The definitions of our group, with their sources' columns. */
+static List *
+read_definitions(WeirWorker *worker, char **print)
+{
+	bool		changes = worker->changes != NULL;
+	List	   *result = NIL;
+	List	   *defs = NIL;
+	ListCell   *cell;
+
+	/* of the changes' sources nothing but columns matters, which views pin */
+	*print = changes ? "" : NULL;
 	if (!weir_catalog_exists())
 		return NIL;
 	foreach(cell, weir_catalog_views())
 	{
 		WeirViewDef *def = lfirst(cell);
+		Found	   *found;
+		TupleDesc	desc;
 
-		if (def->source == worker->stream && !def->paused)
-			result = lappend(result, def);
+		/* a paused view over changes holds WAL back: it is known here */
+		if (weir_group_of(def) != worker->stream || (def->paused && !changes))
+			continue;
+		desc = source_columns(def->source);
+		if (desc == NULL)
+			continue;
+		found = palloc0(sizeof(*found));
+		found->def = def;
+		found->desc = desc;
+		if (changes)
+		{
+			int			n;
+			WeirBooks  *books = weir_read_books(def->id, &n);
+
+			if (n > 0)
+			{
+				found->held_at = (XLogRecPtr) books[0].position;
+				found->held_life = books[0].last_print;
+				found->held_new = books[0].last_offset < 0;
+			}
+		}
+		result = lappend(result, found);
+		defs = lappend(defs, def);
 	}
-	if (result == NIL)
-		return NIL;
-	stream = try_table_open(worker->stream, AccessShareLock);
-	if (stream == NULL)
-		return NIL;
-	*desc = CreateTupleDescCopy(RelationGetDescr(stream));
-	*print = print_stream(worker->stream, *desc, result);
-	table_close(stream, AccessShareLock);
+	if (result != NIL && !changes)
+		*print = print_stream(worker->stream,
+							  ((Found *) linitial(result))->desc, defs);
 	return result;
 }
 
@@ -196,18 +256,17 @@ void
 weir_members_reload(WeirWorker *worker)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	List	   *defs;
+	List	   *found;
 	List	   *old_members = worker->members;
 	ListCell   *cell;
 	char	   *print;
-	TupleDesc	desc;
 	bool		stream_changed;
 
 	worker->generation = pg_atomic_read_u64(&weir_shared->generation);
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(worker->turn);
-	defs = read_definitions(worker, &print, &desc);
+	found = read_definitions(worker, &print);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
@@ -218,27 +277,33 @@ weir_members_reload(WeirWorker *worker)
 	foreach(cell, old_members)
 	{
 		WeirMember *member = lfirst(cell);
-		WeirViewDef *def = find_definition(defs, member->def->id);
+		Found	   *now = find_definition(found, member->def->id);
 
-		if (def != NULL && !stream_changed &&
-			same_definition(member->def, def))
+		if (now != NULL && !stream_changed &&
+			same_definition(member->def, now->def))
 		{
-			member->retry_at = 0;
+			if (!now->def->paused)
+				member->retry_at = 0;
 			worker->members = lappend(worker->members, member);
-			defs = list_delete_ptr(defs, def);
+			found = list_delete_ptr(found, now);
 			continue;
 		}
 		close_run(worker, member);
 		MemoryContextDelete(member->mcxt);
 	}
 	list_free(old_members);
-	foreach(cell, defs)
-		worker->members = lappend(worker->members, make_member(lfirst(cell)));
-	if (stream_changed && desc != NULL)
+	foreach(cell, found)
 	{
-		worker->stream_print = pstrdup(print);
-		worker->stream_desc = CreateTupleDescCopy(desc);
+		Found	   *now = lfirst(cell);
+		WeirMember *member = make_member(now->def, now->desc);
+
+		member->held_at = now->held_at;
+		member->held_life = now->held_life;
+		member->held_new = now->held_new;
+		worker->members = lappend(worker->members, member);
 	}
+	if (stream_changed && print != NULL)
+		worker->stream_print = pstrdup(print);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -246,12 +311,23 @@ weir_members_reload(WeirWorker *worker)
 
 /* A GRANT or REVOKE on the stream or its server shows as an invalidation. */
 static bool privileges_touched = false;
-static Oid	watched_stream = InvalidOid;
+static WeirWorker *watched = NULL;
+
+static bool
+is_source(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, watched->members)
+		if (((WeirMember *) lfirst(cell))->def->source == relid)
+			return true;
+	return false;
+}
 
 static void
 relation_invalidated(Datum arg, Oid relid)
 {
-	if (relid == watched_stream || !OidIsValid(relid))
+	if (!OidIsValid(relid) || is_source(relid))
 		privileges_touched = true;
 }
 
@@ -262,9 +338,9 @@ catalog_invalidated(Datum arg, int cache, uint32 hash)
 }
 
 static void
-watch_privileges(Oid stream)
+watch_privileges(WeirWorker *worker)
 {
-	watched_stream = stream;
+	watched = worker;
 	CacheRegisterRelcacheCallback(relation_invalidated, (Datum) 0);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, catalog_invalidated,
 								  (Datum) 0);
@@ -278,8 +354,8 @@ weir_members_check_privileges(WeirWorker *worker)
 	List	   *members;
 	ListCell   *cell;
 
-	if (!OidIsValid(watched_stream))
-		watch_privileges(worker->stream);
+	if (watched == NULL)
+		watch_privileges(worker);
 	if (!privileges_touched)
 		return;
 	privileges_touched = false;
@@ -306,13 +382,8 @@ weir_members_check_privileges(WeirWorker *worker)
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
+			ErrorData  *error = weir_catch(caller);
 
-			MemoryContextSwitchTo(caller);
-			error = CopyErrorData();
-			FlushErrorState();
-			AbortCurrentTransaction();
-			MemoryContextSwitchTo(caller);
 			weir_members_fail(worker, member->run, error);
 		}
 		PG_END_TRY();
@@ -322,8 +393,8 @@ weir_members_check_privileges(WeirWorker *worker)
 /* --------------------------------------------------------------- failures */
 
 /* The stall is recorded if it can be; the log has it anyhow. */
-static void
-record_stall(WeirMember *member, const ErrorData *error)
+void
+weir_members_record_stall(WeirMember *member, const ErrorData *error)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
@@ -373,7 +444,46 @@ put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error,
 			 errmsg("continuous view \"%s\" stalls: %s", member->def->name,
 					error->message ? error->message : "unknown error"),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0));
-	record_stall(member, error);
+	weir_members_record_stall(member, error);
+}
+
+void
+weir_members_stall(WeirWorker *worker, WeirRun *run, const ErrorData *error)
+{
+	WeirMember *member = member_of(worker, run);
+
+	/* the error may lie in what is closed */
+	put_aside(worker, member, error, true);
+	close_run(worker, member);
+}
+
+void
+weir_members_fold(WeirWorker *worker, WeirRun *run, const WeirBatch *batch)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (run->stop != NULL)
+		return;
+	PG_TRY();
+	{
+		weir_watchdog_view = run->def->relid;
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		weir_run_fold(run, batch);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		weir_members_fail(worker, run, weir_catch(caller));
+		return;
+	}
+	PG_END_TRY();
+
+	/* of a transaction that stops in its middle nothing may be committed */
+	if (batch->origins != NULL && run->stop != NULL)
+		weir_members_stall(worker, run, run->stop);
 }
 
 void
@@ -397,12 +507,24 @@ weir_members_fail_commit(WeirWorker *worker, WeirRun *run, ErrorData *error)
 			run->blocked = true;
 			run->last_commit = GetCurrentTimestamp();
 			if (!member_of(worker, run)->stalled)
-				record_stall(member_of(worker, run), error);
+				weir_members_record_stall(member_of(worker, run), error);
 			break;
 		default:
 			weir_members_fail(worker, run, error);
 			break;
 	}
+}
+
+/* What keeps the source of a run from being read, or NULL. */
+static const ErrorData *
+trouble_of(WeirWorker *worker, WeirRun *run)
+{
+	WeirFeed   *feed;
+
+	if (worker->changes != NULL)
+		return worker->changes->trouble;
+	feed = weir_members_feed(worker, run);
+	return feed != NULL ? feed->trouble : NULL;
 }
 
 void
@@ -420,12 +542,12 @@ weir_members_stop(WeirWorker *worker)
 			continue;
 		if (member->run->stop == NULL)
 		{
-			WeirFeed   *feed = weir_members_feed(worker, member->run);
+			const ErrorData *trouble = trouble_of(worker, member->run);
 
-			if (feed != NULL && feed->trouble != NULL)
+			if (trouble != NULL)
 			{
 				if (!member->stalled)
-					record_stall(member, feed->trouble);
+					weir_members_record_stall(member, trouble);
 				continue;
 			}
 			/* it works again, and not only until its next commit */
@@ -433,7 +555,7 @@ weir_members_stop(WeirWorker *worker)
 				!weir_run_has_news(member->run) &&
 				TimestampDifferenceExceeds(member->opened,
 										   GetCurrentTimestamp(), 300))
-				record_stall(member, NULL);
+				weir_members_record_stall(member, NULL);
 			if (member->run->last_commit != 0)
 				member->backoff_ms = FIRST_BACKOFF_MS;
 			continue;
@@ -466,7 +588,7 @@ weir_members_update_ends(WeirWorker *worker, WeirRun *run)
 	WeirFeed   *feed = weir_members_feed(worker, run);
 
 	if (feed == NULL)
-		return;
+		return;					/* of changes: the feed says */
 	for (int i = 0; i < run->n_books; i++)
 	{
 		WeirBooks  *books = &run->books[i];
@@ -480,16 +602,9 @@ weir_members_update_ends(WeirWorker *worker, WeirRun *run)
 void
 weir_members_apply_settings(WeirWorker *worker, List *settings)
 {
-	ListCell   *cell;
-
 	if (equal(settings, worker->applied_settings))
 		return;
-	for (cell = list_head(settings); cell != NULL;
-		 cell = lnext(settings, lnext(settings, cell)))
-		(void) set_config_option(strVal(lfirst(cell)),
-								 strVal(lfirst(lnext(settings, cell))),
-								 PGC_SUSET, PGC_S_OVERRIDE, GUC_ACTION_SET,
-								 true, WARNING, false);
+	weir_pin_settings(settings);
 	list_free_deep(worker->applied_settings);
 	worker->applied_settings = NIL;
 	{
@@ -528,7 +643,7 @@ open_member(WeirWorker *worker, WeirMember *member)
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(caller);
-		member->run = weir_run_open(member->def, worker->stream_desc);
+		member->run = weir_run_open(member->def, member->desc);
 		member->opened = GetCurrentTimestamp();
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -536,13 +651,8 @@ open_member(WeirWorker *worker, WeirMember *member)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = weir_catch(caller);
 
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(caller);
 		weir_watchdog_explain(error);
 		put_aside(worker, member, error, false);
 	}
@@ -575,7 +685,8 @@ open_feed(WeirWorker *worker, List *runs)
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(caller);
-		feed = weir_feed_open(worker->stream, worker->stream_desc, runs);
+		feed = weir_feed_open(worker->stream,
+							  member_of(worker, linitial(runs))->desc, runs);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		old = MemoryContextSwitchTo(TopMemoryContext);
@@ -591,13 +702,8 @@ open_feed(WeirWorker *worker, List *runs)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = weir_catch(caller);
 
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(caller);
 		foreach(cell, runs)
 			weir_members_fail(worker, lfirst(cell), error);
 	}
@@ -620,6 +726,12 @@ weir_members_open(WeirWorker *worker)
 		open_member(worker, member);
 		if (member->run != NULL)
 			fresh = lappend(fresh, member->run);
+	}
+
+	if (worker->changes != NULL)
+	{
+		weir_changes_join(worker);
+		return;
 	}
 
 	/* views that were running together find together again */

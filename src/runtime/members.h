@@ -23,6 +23,11 @@ typedef struct WeirMember
 	WeirViewDef *def;
 	MemoryContext mcxt;			/* of def and of this */
 	WeirRun    *run;			/* NULL while waiting */
+	TupleDesc	desc;			/* of the source */
+	XLogRecPtr	held_at;		/* of a view over changes: where it stands, while
+								 * it is not run; invalid if nowhere */
+	int64		held_life;		/* of the slot, to which held_at belongs */
+	bool		held_new;		/* or to none yet */
 	TimestampTz opened;
 	TimestampTz retry_at;
 	int			backoff_ms;
@@ -47,7 +52,7 @@ typedef struct WeirWorker
 	MemoryContext turn;			/* reset every turn of the loop */
 	uint64		generation;		/* of the definitions that we know */
 	char	   *stream_print;	/* options and columns of the stream */
-	TupleDesc	stream_desc;
+	struct WeirChangeFeed *changes; /* of the group of tables and push streams */
 	List	   *members;
 	List	   *feeds;
 	List	   *taken;
@@ -67,6 +72,18 @@ extern void weir_members_check_privileges(WeirWorker *worker);
 
 /* Opens members whose time has come, and gives them to feeds. */
 extern void weir_members_open(WeirWorker *worker);
+
+/* Folds a batch into a run; if it fails, it is put aside. */
+extern void weir_members_fold(WeirWorker *worker, WeirRun *run,
+							  const WeirBatch *batch);
+
+/* Puts aside a run until a person does something; nothing of it is committed. */
+extern void weir_members_stall(WeirWorker *worker, WeirRun *run,
+							   const ErrorData *error);
+
+/* Records a stall or its end (NULL), if that can be done. */
+extern void weir_members_record_stall(WeirMember *member,
+									  const ErrorData *error);
 
 /* Puts aside a run that raised: its memory goes, the error is its stall. */
 extern void weir_members_fail(WeirWorker *worker, WeirRun *run,

@@ -10,7 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "runtime/worker.h"
+#include "runtime/backfill.h"
 
 #include "access/relation.h"
 #include "access/table.h"
@@ -20,6 +20,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "storage/lwlock.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -162,6 +163,21 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 	run->presence = WEIR_NO_PRESENCE;
 	if (run->def->retracts)
 		prepare_presence(run, words_size);
+}
+
+ErrorData *
+weir_catch(MemoryContext caller)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(caller);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	/* outside of a transaction nothing else lets them go */
+	LWLockReleaseAll();
+	MemoryContextSwitchTo(caller);
+	return error;
 }
 
 void
@@ -388,6 +404,10 @@ weir_run_books(WeirRun *run, int32 partition)
 bool
 weir_run_complete(const WeirRun *run)
 {
+	if (run->def->source_kind != WEIR_SOURCE_KAFKA &&
+		(!run->joined ||
+		 (run->backfill != NULL && run->backfill->state != WEIR_BACKFILL_DONE)))
+		return false;
 	for (int i = 0; i < run->n_books; i++)
 		if (run->books[i].position < run->books[i].target)
 			return false;
@@ -397,6 +417,9 @@ weir_run_complete(const WeirRun *run)
 bool
 weir_run_has_news(const WeirRun *run)
 {
+	/* states of half a backfill mean nothing */
+	if (run->backfilling && run->def->source_kind != WEIR_SOURCE_KAFKA)
+		return weir_run_complete(run);
 	return run->moved || run->n_dirty > 0 || run->rewrite ||
 		(run->backfilling && weir_run_complete(run));
 }

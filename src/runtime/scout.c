@@ -10,7 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "runtime/members.h"
+#include "runtime/change_feed.h"
 
 #include "access/xact.h"
 #include "utils/lsyscache.h"
@@ -48,7 +48,7 @@ want(Oid database, Oid stream)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no worker is free for the continuous views of \"%s\"",
-						get_rel_name(stream)),
+						stream == WEIR_GROUP_CHANGES ? "tables" : get_rel_name(stream)),
 				 errhint("Raise weir.max_workers (now %d).", weir_max_workers)));
 	}
 }
@@ -84,8 +84,9 @@ weir_scout(Oid database)
 		{
 			WeirViewDef *def = lfirst(cell);
 
-			if (!def->paused)
-				streams = list_append_unique_oid(streams, def->source);
+			/* a paused view over changes still holds WAL back: somebody counts */
+			if (!def->paused || def->source_kind != WEIR_SOURCE_KAFKA)
+				streams = list_append_unique_oid(streams, weir_group_of(def));
 		}
 	}
 	drop_wishes(database, streams);
@@ -93,4 +94,7 @@ weir_scout(Oid database)
 		want(database, lfirst_oid(cell));
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	/* nobody else would: the worker of the last view may have died */
+	if (!list_member_oid(streams, WEIR_GROUP_CHANGES))
+		weir_slot_end();
 }

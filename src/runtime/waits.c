@@ -9,11 +9,44 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "runtime/members.h"
+#include "runtime/change_feed.h"
 
+#include "access/xlog.h"
 #include "storage/spin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+/*
+ * Where the source ends now, per partition; false when it did not answer.  NULL:
+ * the run is not fed yet.
+ */
+static bool
+source_ends(WeirWorker *worker, WeirRun *run, int64 **ends, int *n)
+{
+	WeirFeed   *feed = weir_members_feed(worker, run);
+	WeirPartitionRange *ranges;
+
+	*ends = NULL;
+	if (worker->changes != NULL)
+	{
+		/* who asks has seen his commits return, flushed or not */
+		*n = 1;
+		*ends = palloc(sizeof(int64));
+		**ends = (int64) weir_wal_end();
+		XLogFlush((XLogRecPtr) **ends);
+		worker->changes->next_read = 0;
+		return true;
+	}
+	if (feed == NULL)
+		return true;
+	ranges = weir_kafka_ranges(feed->consumer, 1000, n);
+	if (ranges == NULL)
+		return false;
+	*ends = palloc(sizeof(int64) * Max(*n, 1));
+	for (int p = 0; p < *n; p++)
+		(*ends)[p] = ranges[p].high;
+	return true;
+}
 
 /*
  * Takes a wait that asks for one of our open views; false when the source did
@@ -22,18 +55,16 @@
 static bool
 take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
 {
-	WeirFeed   *feed = weir_members_feed(worker, run);
 	WeirWait   *wait = &weir_shared->waits[place];
-	WeirPartitionRange *ranges;
 	WeirTaken  *taken;
 	MemoryContext old;
+	int64	   *ends;
 	int			n;
 
-	if (feed == NULL)
-		return true;
-	ranges = weir_kafka_ranges(feed->consumer, 1000, &n);
-	if (ranges == NULL)
+	if (!source_ends(worker, run, &ends, &n))
 		return false;			/* next turn */
+	if (ends == NULL)
+		return true;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	taken = palloc(sizeof(*taken));
 	taken->place = place;
@@ -42,7 +73,7 @@ take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
 	taken->n = n;
 	taken->ends = palloc(sizeof(int64) * Max(n, 1));
 	for (int p = 0; p < n; p++)
-		taken->ends[p] = ranges[p].high;
+		taken->ends[p] = ends[p];
 	worker->taken = lappend(worker->taken, taken);
 	MemoryContextSwitchTo(old);
 
@@ -76,6 +107,10 @@ holds(const WeirRun *run, const WeirTaken *taken)
 	for (int p = 0; p < taken->n; p++)
 	{
 		int64		committed = p < run->n_books ? run->books[p].committed : 0;
+
+		/* what is folded and changed nothing needs no commit */
+		if (run->joined && !weir_run_has_news(run))
+			committed = run->books[p].position;
 
 		if (committed < taken->ends[p])
 			return false;

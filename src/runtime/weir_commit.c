@@ -23,7 +23,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "runtime/worker.h"
+#include "runtime/backfill.h"
+#include "runtime/change_feed.h"
 
 #include "access/relation.h"
 #include "access/table.h"
@@ -33,6 +34,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "replication/origin.h"
 #include "runtime/watchdog.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -135,9 +137,16 @@ order_groups(const WeirRun *run, Staged *staged)
 static Relation
 open_view(WeirRun *run, Relation *state_table)
 {
-	Relation	v = try_relation_open(run->def->relid, RowExclusiveLock);
+	Relation	v;
 	WeirViewDef *now;
 
+	/* waiting for the lock once is enough: the others wait with us */
+	if (run->blocked &&
+		!ConditionalLockRelationOid(run->def->relid, RowExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("canceling statement due to lock timeout")));
+	v = try_relation_open(run->def->relid, RowExclusiveLock);
 	if (v != NULL)
 		*state_table = try_relation_open(run->def->state_table, RowExclusiveLock);
 	if (v == NULL || *state_table == NULL)
@@ -220,6 +229,8 @@ write_run(WeirRun *run, Staged *staged)
 		write_results(run, v, staged, rewrite);
 	WEIR_FAULT("commit-results");
 
+	/* logical decoding, ours and that of others, may pass over what follows */
+	replorigin_session_origin = DoNotReplicateId;
 	weir_write_states(state_table, run->table, staged->groups, staged->n,
 					  staged->placements);
 	table_close(state_table, NoLock);
@@ -238,6 +249,7 @@ write_run(WeirRun *run, Staged *staged)
 	status.commit_us = run->commit_us;
 	status.wal_bytes = run->wal_bytes;
 	weir_write_status(run->def->id, &status);
+	replorigin_session_origin = InvalidRepOriginId;
 	PopActiveSnapshot();
 	relation_close(v, NoLock);
 }
@@ -266,6 +278,11 @@ apply(Staged *staged, int64 wal_bytes, int64 commit_us)
 	run->blocked = false;
 	if (staged->published)
 		run->backfilling = false;
+	if (run->backfill != NULL)
+	{
+		weir_backfill_end(run->backfill);
+		run->backfill = NULL;
+	}
 	run->filenode = staged->filenode;
 	for (int i = 0; i < run->n_books; i++)
 	{
@@ -278,8 +295,19 @@ apply(Staged *staged, int64 wal_bytes, int64 commit_us)
 	run->commit_us = commit_us;
 }
 
+/* What the slot will be told once we have committed. */
+static void
+record_slot(XLogRecPtr confirm)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	replorigin_session_origin = DoNotReplicateId;
+	weir_slot_record(confirm);
+	replorigin_session_origin = InvalidRepOriginId;
+	PopActiveSnapshot();
+}
+
 WeirRun *
-weir_commit_runs(List *runs, ErrorData **failure)
+weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext mcxt = AllocSetContextCreate(caller, "pg_weir commit",
@@ -307,17 +335,16 @@ weir_commit_runs(List *runs, ErrorData **failure)
 			weir_progress++;
 		}
 		current = NULL;
+		if (!XLogRecPtrIsInvalid(confirm))
+			record_slot(confirm);
 		WEIR_FAULT("commit-before");
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(caller);
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		*failure = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(caller);
+		*failure = weir_catch(caller);
+		replorigin_session_origin = InvalidRepOriginId;
 		/* an error of the commit itself is put down to the first run */
 		failed = current != NULL ? current : linitial(runs);
 		weir_watchdog_explain(*failure);

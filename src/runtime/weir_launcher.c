@@ -30,7 +30,9 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "runtime/shared.h"
+#include "replication/slot.h"
 #include "runtime/worker.h"
+#include "source/changes.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
@@ -193,6 +195,51 @@ forget_databases(List *databases)
 }
 
 static void
+drop_slot_if_free(const char *name)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		ReplicationSlotDrop(name, true);
+	}
+	PG_CATCH();
+	{
+		/* somebody has just taken or dropped it: next time */
+		(void) weir_catch(caller);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * The slots of databases that have no views any more.  Usually their worker has
+ * dropped them; one that died, or a DROP EXTENSION while weir.enabled is off,
+ * leaves that to us.
+ */
+static void
+drop_orphaned_slots(List *databases)
+{
+	List	   *names = NIL;
+	ListCell   *cell;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		if (slot->in_use && slot->active_pid == 0 &&
+			OidIsValid(slot->data.database) &&
+			!list_member_oid(databases, slot->data.database) &&
+			strcmp(NameStr(slot->data.name),
+				   weir_slot_name(slot->data.database)) == 0)
+			names = lappend(names, pstrdup(NameStr(slot->data.name)));
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	foreach(cell, names)
+		drop_slot_if_free(lfirst(cell));
+}
+
+static void
 reap_and_start(int i)
 {
 	WeirSlot   *slot = &weir_shared->slots[i];
@@ -328,6 +375,7 @@ weir_launcher_main(Datum arg)
 			slot_freed = false;
 			next_scout = TimestampTzPlusMilliseconds(now, SCOUT_EVERY_MS);
 			forget_databases(databases);
+			drop_orphaned_slots(databases);
 			pg_atomic_write_u64(&weir_shared->starved, 0);
 			foreach(cell, databases)
 				if (!ShutdownRequestPending)

@@ -28,7 +28,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "runtime/members.h"
+#include "runtime/change_feed.h"
 #include "runtime/watchdog.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -41,31 +41,12 @@
 /* The longest that a worker sleeps, so that lost news cost no more than this. */
 #define LONGEST_WAIT_MS 10000
 
+/* A view commits when it has so many, before its interval is over. */
+#define MOST_DEAD_LETTERS 10000
+
 static WeirWorker worker;
 
 /* ------------------------------------------------------------- start, end */
-
-/* Settings under which all of the worker's own statements run. */
-static void
-pin_own_settings(void)
-{
-	/* our acknowledgement needs the local flush, not a standby's */
-	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("search_path", "pg_catalog, pg_temp",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	/* nobody queues behind us */
-	SetConfigOption("lock_timeout", "1000", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("row_security", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	/* compiling costs more than it saves here */
-	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-}
 
 static void
 leave_slot(int code, Datum arg)
@@ -104,7 +85,7 @@ start(const WeirWorkerArgs *args)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(args->database, InvalidOid, 0);
 	weir_watchdog_install();
-	pin_own_settings();
+	weir_pin_own_settings();
 	worker.database = args->database;
 	worker.turn = AllocSetContextCreate(TopMemoryContext, "pg_weir turn",
 										ALLOCSET_DEFAULT_SIZES);
@@ -113,6 +94,8 @@ start(const WeirWorkerArgs *args)
 
 	worker.slot = &weir_shared->slots[args->slot];
 	worker.stream = worker.slot->stream;
+	if (worker.stream == WEIR_GROUP_CHANGES)
+		worker.changes = weir_changes_create();
 	weir_watchdog_culprit = &worker.slot->culprit;
 	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
 	if (worker.slot->pid != 0)
@@ -123,6 +106,8 @@ start(const WeirWorkerArgs *args)
 	}
 	worker.slot->latch = MyLatch;
 	worker.slot->pid = MyProcPid;
+	pg_atomic_write_u64(&worker.slot->read_to, 0);
+	pg_atomic_write_u64(&worker.slot->read_by, 0);
 	LWLockRelease(weir_shared->lock);
 	before_shmem_exit(leave_slot, (Datum) 0);
 }
@@ -177,14 +162,22 @@ is_held(WeirFeed *feed)
 									2000);
 }
 
+/*
+ * A lock keeps a view from committing.  The others go on, and so does this one
+ * within its memory; but dead letters are without bound.
+ */
 static bool
 is_blocked(WeirFeed *feed)
 {
 	ListCell   *cell;
 
 	foreach(cell, feed->runs)
-		if (((WeirRun *) lfirst(cell))->blocked)
+	{
+		WeirRun    *run = lfirst(cell);
+
+		if (run->blocked && list_length(run->dead_letters) >= MOST_DEAD_LETTERS)
 			return true;
+	}
 	return false;
 }
 
@@ -207,35 +200,7 @@ fold(WeirFeed *feed)
 	ListCell   *cell;
 
 	foreach(cell, runs)
-	{
-		WeirRun    *run = lfirst(cell);
-		MemoryContext caller = CurrentMemoryContext;
-
-		if (run->stop != NULL)
-			continue;
-		PG_TRY();
-		{
-			weir_watchdog_view = run->def->relid;
-			StartTransactionCommand();
-			PushActiveSnapshot(GetTransactionSnapshot());
-			weir_run_fold(run, &feed->batch);
-			PopActiveSnapshot();
-			CommitTransactionCommand();
-			MemoryContextSwitchTo(caller);
-		}
-		PG_CATCH();
-		{
-			ErrorData  *error;
-
-			MemoryContextSwitchTo(caller);
-			error = CopyErrorData();
-			FlushErrorState();
-			AbortCurrentTransaction();
-			MemoryContextSwitchTo(caller);
-			weir_members_fail(&worker, run, error);
-		}
-		PG_END_TRY();
-	}
+		weir_members_fold(&worker, lfirst(cell), &feed->batch);
 	list_free(runs);
 }
 
@@ -263,13 +228,8 @@ decode(WeirFeed *feed)
 	{
 		List	   *runs;
 		ListCell   *cell;
-		ErrorData  *error;
+		ErrorData  *error = weir_catch(caller);
 
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(caller);
 		/* the feed goes with the last of them */
 		runs = list_copy(feed->runs);
 		foreach(cell, runs)
@@ -311,7 +271,7 @@ is_due(const WeirRun *run, TimestampTz now)
 	if (!weir_run_has_news(run))
 		return false;
 	return run->stop != NULL ||
-		list_length(run->dead_letters) >= 10000 ||
+		(list_length(run->dead_letters) >= MOST_DEAD_LETTERS && !run->blocked) ||
 		now >= run->last_commit + run->def->options.commit_interval;
 }
 
@@ -348,11 +308,15 @@ commit_together(List *due)
 	while (due != NIL)
 	{
 		ErrorData  *error = NULL;
-		WeirRun    *failed = weir_commit_runs(due, &error);
+		XLogRecPtr	confirm = worker.changes == NULL ? InvalidXLogRecPtr :
+			weir_changes_confirmable(&worker, due);
+		WeirRun    *failed = weir_commit_runs(due, confirm, &error);
 
 		if (failed == NULL)
 		{
 			acknowledge(due);
+			if (worker.changes != NULL)
+				weir_changes_confirm(&worker, confirm);
 			WEIR_FAULT("acknowledged");
 			break;
 		}
@@ -430,6 +394,8 @@ time_to_wait(void)
 		if (feed->held_since != 0)
 			due = Min(due, now + 10000);
 	}
+	if (worker.changes != NULL)
+		due = Min(due, weir_changes_due(&worker));
 	return TimestampDifferenceMilliseconds(now, due);
 }
 
@@ -460,6 +426,8 @@ wait(bool busy)
 	/* whoever waited for the broker may have eaten a nudge */
 	if (weir_members_are_stale(&worker))
 		busy = true;
+	if (worker.changes != NULL && !busy)
+		busy = weir_changes_watch_commits(&worker);
 	if (!busy && some_feed_is_blocked())
 		/* its descriptor is readable all the time: wait for the clock */
 		(void) WaitLatch(MyLatch,
@@ -469,6 +437,8 @@ wait(bool busy)
 		WaitEventSetWait(worker.wait_set, busy ? 0 : time_to_wait(), &event, 1,
 						 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
+	if (worker.changes != NULL)
+		weir_changes_woken(&worker);
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -517,18 +487,22 @@ weir_worker_main(Datum arg)
 		}
 		if (worker.members == NIL)
 		{
+			if (worker.changes != NULL)
+				weir_changes_end(&worker);
 			worker.slot->done = true;
 			break;
 		}
 		weir_members_check_privileges(&worker);
 		weir_members_open(&worker);
 
-		busy = read_feeds();
+		busy = worker.changes ? weir_changes_read(&worker) : read_feeds();
 		commit(false);
 		weir_members_stop(&worker);
 		weir_members_answer_waits(&worker);
 		weir_members_merge_feeds(&worker);
 		look_for_partitions();
+		if (worker.changes != NULL)
+			weir_changes_tend(&worker);
 	}
 	commit(true);
 	proc_exit(0);

@@ -27,6 +27,13 @@ typedef struct WeirWorkerArgs
 
 extern PGDLLEXPORT void weir_worker_main(Datum arg);
 
+/*
+ * pinned_settings.c: settings under which all of our own statements run, and
+ * those of a view (name, value, ...).  Not in a transaction.
+ */
+extern void weir_pin_own_settings(void);
+extern void weir_pin_settings(List *settings);
+
 /* The share of a core that this process used lately, its threads included. */
 extern double weir_busy_share(void);
 
@@ -48,6 +55,7 @@ extern double weir_busy_share(void);
 typedef struct WeirRowOrigin
 {
 	int64		diff;
+	bool		inserted;		/* by an INSERT: what append-only views take */
 	XLogRecPtr	end;			/* of the commit */
 	TransactionId xid;			/* top-level */
 } WeirRowOrigin;
@@ -138,6 +146,7 @@ typedef struct WeirRun
 	Oid			state_filenode; /* of the state table, likewise */
 	bool		backfilling;
 	struct WeirBackfill *backfill;	/* of a table: what its rows were before */
+	bool		joined;			/* fed with changes */
 	bool		rewrite;		/* the next commit replaces all rows of v */
 
 	/* uncommitted */
@@ -175,6 +184,12 @@ typedef struct WeirOwnerScope
 	int			guc_level;
 } WeirOwnerScope;
 
+/*
+ * In PG_CATCH(), outside of subtransactions: ends the transaction, if there is
+ * one, and returns the error in the context `caller`, which is current then.
+ */
+extern ErrorData *weir_catch(MemoryContext caller);
+
 extern void weir_owner_begin(WeirOwnerScope *scope, Oid owner);
 extern void weir_owner_end(const WeirOwnerScope *scope);
 
@@ -208,6 +223,13 @@ extern WeirBooks *weir_run_books(WeirRun *run, int32 partition);
  * itself the view's memory is torn and must be closed.
  */
 extern void weir_run_fold(WeirRun *run, const WeirBatch *batch);
+
+/*
+ * The same without a subtransaction, which a parallel query does not allow.  If
+ * an expression raises, run->stop is set and the caller aborts its transaction.
+ * For rows with origins.
+ */
+extern void weir_run_fold_unguarded(WeirRun *run, const WeirBatch *batch);
 
 /*
  * The source was truncated: all groups are of no rows now.  A view that only
@@ -270,9 +292,11 @@ extern void weir_feed_look(WeirFeed *feed);
 /*
  * Writes what the runs have folded, in one transaction, which it begins and
  * ends.  Returns the run that failed and the error in *failure, having
- * written nothing then; NULL when all is committed.
+ * written nothing then; NULL when all is committed.  confirm: recorded along,
+ * unless invalid, as what the replication slot will be told.
  */
-extern WeirRun *weir_commit_runs(List *runs, ErrorData **failure);
+extern WeirRun *weir_commit_runs(List *runs, XLogRecPtr confirm,
+								 ErrorData **failure);
 
 /* Records or clears (error NULL) a stall; a transaction of its own. */
 extern void weir_record_stall(const char *view_id, const ErrorData *error);
