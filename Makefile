@@ -89,6 +89,7 @@ OBJS = \
 	src/state/group_key.o \
 	src/state/group_table.o \
 	src/state/state_bytes.o \
+	src/state/try_states.o \
 	src/state/value_store.o \
 	src/window/calendar.o \
 	src/window/tumble.o
@@ -104,7 +105,7 @@ endif
 
 REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options security
 ifdef WEIR_TEST
-REGRESS += query_plan
+REGRESS += query_plan retract
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 
