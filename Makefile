@@ -103,7 +103,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options security
+REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
 REGRESS += query_plan retract
 endif
