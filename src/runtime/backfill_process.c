@@ -713,13 +713,14 @@ plan_scan(const Query *definition, Receiver *receiver)
 static void
 scan(void)
 {
-	MemoryContext old = MemoryContextSwitchTo(process_mcxt);
-	Receiver   *receiver = make_receiver();
+	Receiver   *receiver;
 	Query	   *definition;
 	PlannedStmt *plan;
 	QueryDesc  *query_desc;
 	WeirOwnerScope scope;
 
+	MemoryContextSwitchTo(process_mcxt);
+	receiver = make_receiver();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	definition = weir_catalog_query(run->def->query_view);
 	if (definition == NULL)
@@ -746,7 +747,7 @@ scan(void)
 	weir_owner_end(&scope);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	MemoryContextSwitchTo(old);
+	MemoryContextSwitchTo(process_mcxt);
 }
 
 static void
