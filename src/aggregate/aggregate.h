@@ -37,7 +37,11 @@
 #include "lib/stringinfo.h"
 #include "nodes/primnodes.h"
 
-/* Where by-reference values of states live; state/value_store.c has one. */
+/*
+ * Where by-reference values of states live; state/value_store.c has one.
+ * bytes NULL: the caller writes them.  A pointer is valid until the value is
+ * freed.
+ */
 typedef uint64 WeirValueRef;
 
 typedef struct WeirValueStore WeirValueStore;
@@ -45,6 +49,7 @@ extern WeirValueRef weir_value_put(WeirValueStore *store,
 								   const void *bytes, Size len);
 extern const char *weir_value_get(WeirValueStore *store,
 								  WeirValueRef ref, Size *len);
+extern char *weir_value_edit(WeirValueStore *store, WeirValueRef ref);
 extern void weir_value_free(WeirValueStore *store, WeirValueRef ref);
 
 typedef struct WeirState WeirState;
@@ -124,6 +129,12 @@ extern Datum weir_float_sum_float8(const WeirState *, const char *, bool *);
 extern Datum weir_float_avg(const WeirState *, const char *, bool *);
 extern Datum weir_interval_sum_finish(const WeirState *, const char *, bool *);
 extern Datum weir_interval_avg(const WeirState *, const char *, bool *);
+
+/* exact_float.c: sums and averages of floats whose rows can be taken back */
+extern const WeirStateOps weir_exact_sum;
+extern Datum weir_exact_sum_float4(const WeirState *, const char *, bool *);
+extern Datum weir_exact_sum_float8(const WeirState *, const char *, bool *);
+extern Datum weir_exact_avg(const WeirState *, const char *, bool *);
 
 /* numeric_sum.c */
 extern const WeirStateOps weir_numeric_sum;

@@ -20,6 +20,7 @@
 #include "catalog/view_ddl.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -347,8 +348,21 @@ weir_rebuild(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n_books; i++)
 		reset_partition(view->id, &books[i],
 						find_range(ranges, n_ranges, books[i].partition));
-	/* like a new view, which has none: it begins at this very commit */
-	if (view->source_kind != WEIR_SOURCE_KAFKA)
+	/* like a new view: over a table it has none, over a stream it begins now */
+	if (view->source_kind == WEIR_SOURCE_STREAM)
+	{
+		Oid			begin_types[] = {TEXTOID, INT8OID};
+		Datum		begin_values[] = {values[0],
+		Int64GetDatum((int64) GetXLogInsertRecPtr())};
+
+		weir_sql("UPDATE weir_data.positions SET position = $2, start = $2,"
+				 " target = $2, source_end = $2, last_offset = NULL,"
+				 " last_print = NULL, last_time = NULL, rows_in = 0,"
+				 " rows_filtered = 0, dead_letters = 0"
+				 " WHERE view_id OPERATOR(pg_catalog.=) $1",
+				 2, begin_types, begin_values);
+	}
+	else if (view->source_kind == WEIR_SOURCE_TABLE)
 		weir_sql("DELETE FROM weir_data.positions"
 				 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 	weir_sql_end(&scope);

@@ -22,12 +22,16 @@
  *
  *		no view over it				error; with unconsumed 'discard' the
  *									rows are dropped
- *		a view, and none of them	the first replication slot of this database is
- *		has a position yet			being made: wait for it
- *		a view with a position		go ahead
+ *		none that reads, one		its worker, and perhaps the first replication
+ *		has never begun				slot of this database, start now: wait
+ *		none that reads, all have	their slot is gone and with it what would be
+ *		read once					written now: error
+ *		one that reads				go ahead
  *
- * Waiting in the last but one case is a must: what commits before there is a slot
- * is told to nobody.  And it must not be done by a transaction that has written:
+ * A view reads when its position belongs to the present life of the slot (see
+ * runtime/slot_life.c).  To wait for that is a must: what commits before there is
+ * a slot is told to nobody.  And it must not be done by a transaction that has
+ * written:
  *
  *		1. we wait for the slot, having an xid   2. to make the slot, the worker
  *		waits for every xid that it finds running, ours too   3. nobody moves
@@ -78,8 +82,11 @@
 #define WAIT_FOR_SLOT_MS 10000
 #define LOOK_EVERY_MS 20
 
-/* The first columns of weir_data.positions. */
+/* Columns, as the extension's script declares them. */
 #define POSITIONS_VIEW_ID 1
+#define POSITIONS_LAST_PRINT 8
+#define SLOTS_HOME 1
+#define SLOTS_LIFE 3
 
 /* Of an INSERT under way. */
 typedef struct StreamInsert
@@ -91,7 +98,8 @@ typedef struct StreamInsert
 typedef enum Consumers
 {
 	CONSUMERS_NONE,				/* no view */
-	CONSUMERS_STARTING,			/* views, none with a position */
+	CONSUMERS_LOST,				/* views that have read, and cannot go on */
+	CONSUMERS_STARTING,			/* a view that has never begun */
 	CONSUMERS_READY
 } Consumers;
 
@@ -137,10 +145,12 @@ static bool may_discard(Oid stream);
 static bool is_known(Oid stream, uint64 generation);
 static void remember(Oid stream, uint64 generation);
 static Consumers look_for_consumers(Oid stream);
-static bool has_position(Relation positions, Oid index, const char *view_id,
-						 Snapshot snapshot);
+static bool read_number(const char *table, const char *index,
+						AttrNumber key_column, const char *key,
+						AttrNumber column, Snapshot snapshot, int64 *number);
 static void wait_a_moment(void);
 weir_noreturn static void raise_unconsumed(Relation rel);
+weir_noreturn static void raise_lost(Relation rel);
 weir_noreturn static void raise_starting(Relation rel, bool has_written);
 
 Datum
@@ -398,6 +408,8 @@ find_consumer(Relation rel)
 				if (may_discard(stream))
 					return false;
 				raise_unconsumed(rel);
+			case CONSUMERS_LOST:
+				raise_lost(rel);
 			case CONSUMERS_STARTING:
 				break;
 			case CONSUMERS_READY:
@@ -481,49 +493,70 @@ look_for_consumers(Oid stream)
 	MemoryContext caller = MemoryContextSwitchTo(mcxt);
 	Consumers	found = CONSUMERS_NONE;
 	List	   *views = weir_catalog_views();
-	Oid			index = weir_data_table("positions_pkey");
-	Relation	positions = NULL;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		life = 0;
 	ListCell   *lc;
 
 	foreach(lc, views)
 	{
 		WeirViewDef *view = (WeirViewDef *) lfirst(lc);
+		int64		of_view;
+		Consumers	this;
 
 		if (view->source_kind != WEIR_SOURCE_STREAM || view->source != stream)
 			continue;
-		found = CONSUMERS_STARTING;
-		if (positions == NULL)
-			positions = table_open(weir_data_table("positions"), AccessShareLock);
-		if (has_position(positions, index, view->id, snapshot))
-		{
-			found = CONSUMERS_READY;
-			break;
-		}
+		if (found == CONSUMERS_NONE &&
+			!read_number("slots", "slots_pkey", SLOTS_HOME, weir_home(),
+						 SLOTS_LIFE, snapshot, &life))
+			life = 0;
+		if (!read_number("positions", "positions_pkey", POSITIONS_VIEW_ID,
+						 view->id, POSITIONS_LAST_PRINT, snapshot, &of_view))
+			this = CONSUMERS_STARTING;
+		else
+			this = of_view != 0 && of_view == life ? CONSUMERS_READY :
+				CONSUMERS_LOST;
+		found = Max(found, this);
 	}
-	if (positions != NULL)
-		table_close(positions, AccessShareLock);
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(mcxt);
 	return found;
 }
 
+/*
+ * A bigint of the row of a catalog table that has this text in its first key
+ * column; false when there is no row, or it is NULL.
+ */
 static bool
-has_position(Relation positions, Oid index, const char *view_id,
-			 Snapshot snapshot)
+read_number(const char *table, const char *index, AttrNumber key_column,
+			const char *key, AttrNumber column, Snapshot snapshot,
+			int64 *number)
 {
-	ScanKeyData key;
+	Relation	rel = table_open(weir_data_table(table), AccessShareLock);
+	Oid			index_id = weir_data_table(index);
+	ScanKeyData scan_key;
 	SysScanDesc scan;
-	bool		found;
+	HeapTuple	tuple;
+	bool		isnull = true;
 
-	ScanKeyInit(&key, POSITIONS_VIEW_ID, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(view_id));
-	scan = systable_beginscan(positions, index, OidIsValid(index), snapshot,
-							  1, &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
+	ScanKeyInit(&scan_key, key_column, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(key));
+	scan_key.sk_collation =
+		TupleDescAttr(RelationGetDescr(rel), key_column - 1)->attcollation;
+	scan = systable_beginscan(rel, index_id, OidIsValid(index_id), snapshot,
+							  1, &scan_key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Datum		value = heap_getattr(tuple, column, RelationGetDescr(rel),
+										 &isnull);
+
+		if (!isnull)
+			*number = DatumGetInt64(value);
+	}
 	systable_endscan(scan);
-	return found;
+	table_close(rel, AccessShareLock);
+	return !isnull;
 }
 
 static void
@@ -538,6 +571,17 @@ raise_unconsumed(Relation rel)
 }
 
 static void
+raise_lost(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the continuous views over push stream \"%s\" cannot go on",
+					RelationGetRelationName(rel)),
+			 errdetail("The replication slot that they read from is gone; the rows would be lost."),
+			 errhint("Run weir.rebuild(view); weir.views says what has happened.")));
+}
+
+static void
 raise_starting(Relation rel, bool has_written)
 {
 	ereport(ERROR,
@@ -545,7 +589,7 @@ raise_starting(Relation rel, bool has_written)
 			 errmsg("no continuous view over push stream \"%s\" has begun its work yet",
 					RelationGetRelationName(rel)),
 			 has_written ?
-			 errdetail("The first replication slot of this database is being made, which waits for every transaction that has written, this one too.") :
-			 errdetail("The first replication slot of this database is being made, which waits for every transaction that has written."),
+			 errdetail("The replication slot that it needs may be in the making, which waits for every transaction that has written, this one too.") :
+			 errdetail("The replication slot that it needs may be in the making, which waits for every transaction that has written."),
 			 errhint("Try again in a new transaction; weir.views shows what the view waits for.")));
 }

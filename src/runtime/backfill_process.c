@@ -684,6 +684,7 @@ make_receiver(void)
 	for (int i = 0; i < WEIR_BATCH_ROWS; i++)
 	{
 		batch->origins[i].diff = 1;
+		batch->origins[i].inserted = true;
 		/* beyond every position, of no transaction in particular */
 		batch->origins[i].end = PG_INT64_MAX;
 	}

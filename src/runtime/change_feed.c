@@ -408,6 +408,9 @@ fail_with_backfill(WeirWorker *worker, WeirRun *run)
 	if (run->backfill->needs_person)
 		weir_members_stall(worker, run, &copy);
 	else
+		if (run->backfill->needs_person)
+		weir_members_stall(worker, run, &copy);
+	else
 		weir_members_fail(worker, run, &copy);
 }
 
