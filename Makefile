@@ -59,6 +59,7 @@ OBJS = \
 	src/pg_weir.o \
 	src/runtime/backfill.o \
 	src/runtime/backfill_process.o \
+	src/runtime/backfill_scan.o \
 	src/runtime/change_feed.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
