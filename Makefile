@@ -100,7 +100,7 @@ endif
 
 REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options security
 ifdef WEIR_TEST
-REGRESS += query_plan
+REGRESS += query_plan push_stream
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 
