@@ -64,6 +64,7 @@ OBJS = \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
 	src/runtime/members.o \
+	src/runtime/pinned_settings.o \
 	src/runtime/run.o \
 	src/runtime/scout.o \
 	src/runtime/slot_life.o \
