@@ -50,6 +50,7 @@ OBJS = \
 	src/fdw/kafka_insert.o \
 	src/fdw/kafka_quals.o \
 	src/fdw/kafka_scan.o \
+	src/fdw/show_message.o \
 	src/fdw/stream_fdw.o \
 	src/fdw/stream_message.o \
 	src/monitor/progress.o \
@@ -63,6 +64,7 @@ OBJS = \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
 	src/runtime/members.o \
+	src/runtime/pinned_settings.o \
 	src/runtime/run.o \
 	src/runtime/scout.o \
 	src/runtime/slot_life.o \

@@ -151,6 +151,49 @@ CREATE FUNCTION weir.try_decode(stream regclass, payload bytea,
 	AS 'MODULE_PATHNAME', 'weir_try_decode';
 
 --------------------------------------------------------------------------
+-- Push streams
+--------------------------------------------------------------------------
+
+-- The key of the MACs of pushed rows: one row, which only C code reads.  Whoever
+-- knows it can push into any stream of this database.  Row security without a
+-- policy keeps it from members of pg_read_all_data, too.  It is made here, is in
+-- no dump, and a restored database has another one.  Two random UUIDs have 244
+-- random bits.
+CREATE TABLE weir_data.secret (
+	key			bytea NOT NULL CHECK (pg_catalog.length(key) OPERATOR(pg_catalog.=) 32)
+);
+ALTER TABLE weir_data.secret ENABLE ROW LEVEL SECURITY;
+INSERT INTO weir_data.secret SELECT pg_catalog.sha256(
+	pg_catalog.uuid_send(pg_catalog.gen_random_uuid())
+	OPERATOR(pg_catalog.||) pg_catalog.uuid_send(pg_catalog.gen_random_uuid()));
+
+CREATE FUNCTION weir.stream_fdw_handler() RETURNS fdw_handler
+	LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_stream_fdw_handler';
+
+CREATE FUNCTION weir.stream_fdw_validator(options text[], catalog oid) RETURNS void
+	LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'weir_stream_fdw_validator';
+
+COMMENT ON FUNCTION weir.stream_fdw_validator(text[], oid) IS
+	'checks the options of push streams';
+
+CREATE FOREIGN DATA WRAPPER weir_stream
+	HANDLER weir.stream_fdw_handler VALIDATOR weir.stream_fdw_validator;
+
+COMMENT ON FOREIGN DATA WRAPPER weir_stream IS 'push streams of this database';
+
+-- Everybody may make streams: a server of weir_stream reaches nothing outside of
+-- the database, a stream stores nothing, and what INSERT writes to the WAL an
+-- ordinary table would cost, too.  (A server of weir_kafka names hosts.)
+CREATE SERVER weir_stream FOREIGN DATA WRAPPER weir_stream;
+GRANT USAGE ON FOREIGN SERVER weir_stream TO PUBLIC;
+
+COMMENT ON SERVER weir_stream IS 'CREATE FOREIGN TABLE ... SERVER weir_stream makes a push stream';
+
+--------------------------------------------------------------------------
 -- Windows
 --------------------------------------------------------------------------
 
@@ -244,7 +287,8 @@ LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
 -- functions in his WHERE clause away from the rest.
 
 CREATE FUNCTION weir_data.definitions(
-	OUT view oid, OUT id text, OUT owner oid, OUT source oid, OUT paused boolean)
+	OUT view oid, OUT id text, OUT owner oid, OUT source oid, OUT kind text,
+	OUT paused boolean)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'weir_definitions'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
@@ -256,6 +300,20 @@ LANGUAGE C SET search_path = pg_catalog, pg_temp;
 CREATE FUNCTION weir_data.now() RETURNS timestamptz
 AS 'MODULE_PATHNAME', 'weir_sql_now'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION weir_data.home() RETURNS text
+AS 'MODULE_PATHNAME', 'weir_sql_home'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION weir_data.changes_read_to(OUT read_to pg_lsn, OUT read_by timestamptz)
+AS 'MODULE_PATHNAME', 'weir_changes_read_to'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+-- The end of all WAL, also where it is replayed.
+CREATE FUNCTION weir_data.wal_end() RETURNS pg_lsn
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+	ELSE pg_current_wal_insert_lsn() END $$;
 
 -- A view that does not move says why: its own stall first, then what somebody
 -- has asked for, then what the server lacks.
@@ -302,29 +360,71 @@ FROM weir_data.strays() t(view)
 ) v
 WHERE pg_catalog.has_table_privilege(v.view, 'SELECT');
 
--- lag counts offsets, of which compaction and transactions leave some empty.
--- lag_seconds: how long ago the broker took the last message that was read.
--- Both are NULL while nobody looks at the source: paused or stalled.
-CREATE VIEW weir.partitions WITH (security_barrier) AS
-SELECT d.view::pg_catalog.regclass AS view,
-	d.source::pg_catalog.regclass AS source,
-	p.partition,
+-- Of a topic, a row for each partition, in offsets: compaction and transactions
+-- leave some of them empty.  lag_seconds: how long ago the broker took the last
+-- message that was read.
+--
+-- Of a table or push stream, one row, in bytes of WAL, most of which is of no
+-- interest to it: so a view that runs is as far as the worker has read, and all
+-- that was committed lag_seconds ago is folded.
+--
+-- Lags are NULL while nobody looks at the source: paused or stalled.
+CREATE VIEW weir_data.lags AS
+SELECT d.view, d.id, d.source, d.kind, p.partition,
 	p.position::pg_catalog.text AS position,
 	p.source_end::pg_catalog.text AS source_end,
-	CASE WHEN d.paused OR s.sqlstate IS NOT NULL THEN NULL
-		 WHEN p.source_end IS NOT NULL
+	CASE WHEN p.source_end IS NOT NULL
 		 THEN GREATEST(p.source_end OPERATOR(pg_catalog.-) p.position, 0) END AS lag,
-	CASE WHEN d.paused OR s.sqlstate IS NOT NULL THEN NULL
-		 WHEN p.source_end OPERATOR(pg_catalog.<=) p.position THEN 0
+	CASE WHEN p.source_end OPERATOR(pg_catalog.<=) p.position THEN 0
 		 WHEN p.last_time IS NOT NULL
 		 THEN GREATEST(0, EXTRACT(epoch FROM weir_data.now() OPERATOR(pg_catalog.-) p.last_time))
 	END::pg_catalog.float8 AS lag_seconds,
-	NULL::pg_catalog.timestamptz AS watermark,
-	NULL::pg_catalog.bool AS idle
+	NOT d.paused AND s.sqlstate IS NULL AS moves
 FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
-WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
+WHERE d.kind OPERATOR(pg_catalog.=) 'kafka'
+UNION ALL
+SELECT d.view, d.id, d.source, d.kind, NULL,
+	q.position::pg_catalog.text, e.source_end::pg_catalog.text,
+	GREATEST(pg_catalog.pg_wal_lsn_diff(e.source_end, r.position), 0)::pg_catalog.int8,
+	CASE WHEN e.source_end OPERATOR(pg_catalog.<=) r.position THEN 0
+		 WHEN r.read_by IS NOT NULL
+		 THEN GREATEST(0, EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.read_by))
+	END::pg_catalog.float8,
+	q.moves
+FROM weir_data.definitions() d
+	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
+	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
+	LEFT JOIN weir_data.slots l ON l.home OPERATOR(pg_catalog.=) weir_data.home()
+	CROSS JOIN LATERAL (SELECT weir_data.wal_end() AS source_end) e
+	-- what is recorded, in the snapshot of the view's rows
+	CROSS JOIN LATERAL (SELECT
+		NOT d.paused AND s.sqlstate IS NULL AS moves,
+		s.phase OPERATOR(pg_catalog.=) 'running' AND NOT d.paused
+			AND s.sqlstate IS NULL AS runs,
+		GREATEST('0/0'::pg_catalog.pg_lsn OPERATOR(pg_catalog.+) p.position::pg_catalog.numeric,
+			CASE WHEN s.phase OPERATOR(pg_catalog.=) 'running' AND NOT d.paused
+				AND s.sqlstate IS NULL THEN l.confirmed END) AS position) q
+	-- and what is read by now
+	CROSS JOIN LATERAL (SELECT
+		GREATEST(q.position, CASE WHEN q.runs THEN c.read_to END) AS position,
+		CASE WHEN q.runs THEN c.read_by END AS read_by
+		FROM weir_data.changes_read_to() c) r
+WHERE d.kind OPERATOR(pg_catalog.<>) 'kafka';
+
+CREATE VIEW weir.partitions WITH (security_barrier) AS
+SELECT l.view::pg_catalog.regclass AS view,
+	l.source::pg_catalog.regclass AS source,
+	l.partition,
+	l.position,
+	l.source_end,
+	CASE WHEN l.moves THEN l.lag END AS lag,
+	CASE WHEN l.moves THEN l.lag_seconds END AS lag_seconds,
+	NULL::pg_catalog.timestamptz AS watermark,
+	NULL::pg_catalog.bool AS idle
+FROM weir_data.lags l
+WHERE pg_catalog.has_table_privilege(l.view, 'SELECT');
 
 -- As of the last commit.  All groups are in memory and on disk.
 -- commit_ms is the sum over all commits.
@@ -362,21 +462,34 @@ SELECT d.source::pg_catalog.regclass AS source,
 	COALESCE(pg_catalog.sum(p.rows_in), 0)::pg_catalog.int8 AS rows_in,
 	COALESCE(pg_catalog.sum(p.tombstones), 0)::pg_catalog.int8 AS tombstones,
 	COALESCE(pg_catalog.sum(p.dead_letters), 0)::pg_catalog.int8 AS dead_letters,
-	pg_catalog.max(p.lag) AS lag,
+	pg_catalog.max(g.lag) AS lag,
 	pg_catalog.max(p.last_time) AS last_time
 FROM weir_data.definitions() d
-	LEFT JOIN (
-		SELECT q.view_id, q.partition,
-			pg_catalog.sum(q.rows_in) AS rows_in,
-			pg_catalog.sum(q.tombstones) AS tombstones,
-			pg_catalog.sum(q.dead_letters) AS dead_letters,
-			pg_catalog.sum(pg_catalog.sum(GREATEST(q.source_end OPERATOR(pg_catalog.-) q.position, 0)))
-				OVER (PARTITION BY q.view_id)::pg_catalog.int8 AS lag,
-			pg_catalog.max(q.last_time) AS last_time
-		FROM weir_data.positions q
-		GROUP BY q.view_id, q.partition) p ON p.view_id OPERATOR(pg_catalog.=) d.id
+	LEFT JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
+	LEFT JOIN (SELECT l.id, pg_catalog.sum(l.lag)::pg_catalog.int8 AS lag
+		FROM weir_data.lags l GROUP BY l.id) g ON g.id OPERATOR(pg_catalog.=) d.id
 WHERE pg_catalog.has_table_privilege(d.view, 'SELECT')
 GROUP BY d.source;
+
+-- The replication slot of this database, for who watches the disk.  No row
+-- while no view needs one.  wal_status, safe_wal_size: as in
+-- pg_replication_slots.
+CREATE VIEW weir.slot AS
+SELECT r.slot_name AS name,
+	r.active,
+	r.active_pid AS pid,
+	r.confirmed_flush_lsn AS confirmed,
+	r.restart_lsn AS restart,
+	GREATEST(pg_catalog.pg_wal_lsn_diff(weir_data.wal_end(), r.restart_lsn), 0)::pg_catalog.int8 AS retained_bytes,
+	pg_catalog.pg_size_bytes(pg_catalog.current_setting('weir.max_retained_wal')) AS max_retained_bytes,
+	r.safe_wal_size,
+	r.wal_status,
+	l.lost_why AS last_lost
+FROM pg_catalog.pg_replication_slots r
+	LEFT JOIN weir_data.slots l ON l.home OPERATOR(pg_catalog.=) weir_data.home()
+WHERE r.slot_name OPERATOR(pg_catalog.=) (SELECT ('pg_weir_' OPERATOR(pg_catalog.||) d.oid)::pg_catalog.name
+	FROM pg_catalog.pg_database d
+	WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database());
 
 -- The message of an error may quote the row that it is about, as Postgres' own
 -- do: it is the owner's alone, like the payload.
@@ -394,5 +507,37 @@ FROM weir_data.definitions() d
 	JOIN weir_data.dead_letters l ON l.view_id OPERATOR(pg_catalog.=) d.id
 WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
 
+-- Backfills under way: views that show nothing yet, or the rows from before
+-- their rebuild.  Rows of a table as far as they are read, and as the planner
+-- has estimated them; messages of a topic, by their offsets.
+CREATE FUNCTION weir_data.backfills(
+	OUT view oid, OUT rows_done bigint, OUT rows_estimate bigint,
+	OUT started timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'weir_backfills'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+CREATE VIEW weir.progress WITH (security_barrier) AS
+SELECT d.view::pg_catalog.regclass AS view,
+	'backfill'::pg_catalog.text AS phase,
+	CASE WHEN d.kind OPERATOR(pg_catalog.=) 'kafka' THEN m.rows_done
+		 ELSE COALESCE(b.rows_done, 0) END AS rows_done,
+	CASE WHEN d.kind OPERATOR(pg_catalog.=) 'kafka' THEN m.rows_estimate
+		 ELSE b.rows_estimate END AS rows_estimate,
+	b.rows_done OPERATOR(pg_catalog./) NULLIF(EXTRACT(epoch FROM
+		pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) b.started)::pg_catalog.float8, 0) AS rate,
+	b.started
+FROM weir_data.definitions() d
+	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
+	LEFT JOIN weir_data.backfills() b ON b.view OPERATOR(pg_catalog.=) d.view
+	LEFT JOIN (
+		SELECT q.view_id,
+			pg_catalog.sum(q.position OPERATOR(pg_catalog.-) q.start)::pg_catalog.int8 AS rows_done,
+			pg_catalog.sum(GREATEST(q.target OPERATOR(pg_catalog.-) q.start, 0))::pg_catalog.int8 AS rows_estimate
+		FROM weir_data.positions q GROUP BY q.view_id) m ON m.view_id OPERATOR(pg_catalog.=) d.id
+WHERE s.phase OPERATOR(pg_catalog.=) 'backfilling'
+	AND d.kind OPERATOR(pg_catalog.<>) 'stream'
+	AND pg_catalog.has_table_privilege(d.view, 'SELECT');
+
 GRANT SELECT ON weir.views, weir.partitions, weir.stat_views,
-	weir.stat_sources, weir.dead_letters TO PUBLIC;
+	weir.stat_sources, weir.slot, weir.dead_letters, weir.progress TO PUBLIC;

@@ -84,12 +84,14 @@ typedef bool WeirUpdateIndexes;
 /*
  * 16 took the privileges that a query needs out of its range table, and made
  * one object_aclcheck() and one object_ownercheck() of a function per class.
- * Who uses these includes executor/executor.h, utils/acl.h and the header of
- * the class.
+ * Who uses these includes executor/executor.h, utils/acl.h, for selected
+ * columns parser/parse_relation.h, and the header of the class.
  */
 #if PG_VERSION_NUM >= 160000
 #define weir_check_query_permissions(query) \
 	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
+#define weir_selected_columns(query, rte) \
+	(getRTEPermissionInfo((query)->rteperminfos, rte)->selectedCols)
 #define weir_server_aclcheck(server, role, mode) \
 	object_aclcheck(ForeignServerRelationId, server, role, mode)
 #define weir_function_aclcheck(function, role, mode) \
@@ -101,6 +103,8 @@ typedef bool WeirUpdateIndexes;
 #else
 #define weir_check_query_permissions(query) \
 	((void) ExecCheckRTPerms((query)->rtable, true))
+#define weir_selected_columns(query, rte) \
+	((rte)->selectedCols)
 #define weir_server_aclcheck(server, role, mode) \
 	pg_foreign_server_aclcheck(server, role, mode)
 #define weir_function_aclcheck(function, role, mode) \
@@ -109,6 +113,32 @@ typedef bool WeirUpdateIndexes;
 	pg_class_ownercheck(relid, role)
 #define weir_owns_database(database, role) \
 	pg_database_ownercheck(database, role)
+#endif
+
+/*
+ * The one relation of a query, a copy of another query's, with what privileges
+ * that needs; see above.  Who uses it includes parser/parse_relation.h.
+ */
+#if PG_VERSION_NUM >= 160000
+#define weir_query_take_relation(query, from, rte) \
+	do { \
+		(query)->rteperminfos = \
+			list_make1(copyObject(getRTEPermissionInfo((from)->rteperminfos, rte))); \
+		(query)->rtable = list_make1(copyObject(rte)); \
+		linitial_node(RangeTblEntry, (query)->rtable)->perminfoindex = 1; \
+	} while (0)
+#else
+#define weir_query_take_relation(query, from, rte) \
+	((query)->rtable = list_make1(copyObject(rte)))
+#endif
+
+/* 18 took execute_once away: each QueryDesc is run once only. */
+#if PG_VERSION_NUM >= 180000
+#define weir_executor_run(query_desc) \
+	ExecutorRun(query_desc, ForwardScanDirection, 0)
+#else
+#define weir_executor_run(query_desc) \
+	ExecutorRun(query_desc, ForwardScanDirection, 0, true)
 #endif
 
 /* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
@@ -300,6 +330,18 @@ weir_json_query_type(Node *node)
 #define weir_slot_acquire(name) ReplicationSlotAcquire(name, true, true)
 #else
 #define weir_slot_acquire(name) ReplicationSlotAcquire(name, true)
+#endif
+
+/*
+ * Logical messages (fdw/stream_message.c), which are always transactional here.
+ * 17 can flush those that are not.  Who uses it includes replication/message.h.
+ */
+#if PG_VERSION_NUM >= 170000
+#define weir_log_message(prefix, message, size) \
+	((void) LogLogicalMessage(prefix, message, size, true, false))
+#else
+#define weir_log_message(prefix, message, size) \
+	((void) LogLogicalMessage(prefix, message, size, true))
 #endif
 
 #endif							/* WEIR_COMPAT_H */

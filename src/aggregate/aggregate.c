@@ -115,14 +115,23 @@ weir_classify(const Aggref *aggref, bool retracts)
 			SERVED_BY(weir_int_sum, weir_int_avg);
 			break;
 		case F_SUM_FLOAT4:
-			SERVED_BY(weir_float_sum, weir_float_sum_float4);
+			if (retracts)
+				SERVED_BY(weir_exact_sum, weir_exact_sum_float4);
+			else
+				SERVED_BY(weir_float_sum, weir_float_sum_float4);
 			break;
 		case F_SUM_FLOAT8:
-			SERVED_BY(weir_float_sum, weir_float_sum_float8);
+			if (retracts)
+				SERVED_BY(weir_exact_sum, weir_exact_sum_float8);
+			else
+				SERVED_BY(weir_float_sum, weir_float_sum_float8);
 			break;
 		case F_AVG_FLOAT4:
 		case F_AVG_FLOAT8:
-			SERVED_BY(weir_float_sum, weir_float_avg);
+			if (retracts)
+				SERVED_BY(weir_exact_sum, weir_exact_avg);
+			else
+				SERVED_BY(weir_float_sum, weir_float_avg);
 			break;
 		case F_SUM_NUMERIC:
 			SERVED_BY(weir_numeric_sum, weir_numeric_sum_finish);

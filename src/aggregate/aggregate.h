@@ -19,12 +19,13 @@
  *				may be of more rows taken back than given, until all is merged
  *	finish		the aggregate's result
  *	save, load	the by-reference part as bytes; the fixed part is copied
- *				as it stands
+ *				as it stands, and load() puts new references in it
  *	release		frees the by-reference part
  *
- * advance() may raise only where a comparison of the type does, or when shared
- * memory is short; a caller that sees it raise throws the whole table away
- * and loads it again from the last commit.
+ * advance() and merge() may raise only where a comparison of the type does, or
+ * when shared memory is short; a caller that sees advance() raise throws the
+ * whole table away and loads it again from the last commit.  Whatever raises,
+ * load() included: release() works on what it leaves.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,7 +37,11 @@
 #include "lib/stringinfo.h"
 #include "nodes/primnodes.h"
 
-/* Where by-reference values of states live; state/value_store.c has one. */
+/*
+ * Where by-reference values of states live; state/value_store.c has one.
+ * bytes NULL: the caller writes them.  A pointer is valid until the value is
+ * freed.
+ */
 typedef uint64 WeirValueRef;
 
 typedef struct WeirValueStore WeirValueStore;
@@ -44,6 +49,7 @@ extern WeirValueRef weir_value_put(WeirValueStore *store,
 								   const void *bytes, Size len);
 extern const char *weir_value_get(WeirValueStore *store,
 								  WeirValueRef ref, Size *len);
+extern char *weir_value_edit(WeirValueStore *store, WeirValueRef ref);
 extern void weir_value_free(WeirValueStore *store, WeirValueRef ref);
 
 typedef struct WeirState WeirState;
@@ -123,6 +129,12 @@ extern Datum weir_float_sum_float8(const WeirState *, const char *, bool *);
 extern Datum weir_float_avg(const WeirState *, const char *, bool *);
 extern Datum weir_interval_sum_finish(const WeirState *, const char *, bool *);
 extern Datum weir_interval_avg(const WeirState *, const char *, bool *);
+
+/* exact_float.c: sums and averages of floats whose rows can be taken back */
+extern const WeirStateOps weir_exact_sum;
+extern Datum weir_exact_sum_float4(const WeirState *, const char *, bool *);
+extern Datum weir_exact_sum_float8(const WeirState *, const char *, bool *);
+extern Datum weir_exact_avg(const WeirState *, const char *, bool *);
 
 /* numeric_sum.c */
 extern const WeirStateOps weir_numeric_sum;

@@ -8,8 +8,8 @@
  * copied into the value store.  Where several representations of equal values
  * meet, the first one that came is kept; Postgres, too, shows any of them.
  *
- * Nothing here can take a row back: a view over a source with deletes needs
- * another state.
+ * Nothing here can take a row back: views over a source with deletes have
+ * multiset.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -135,6 +135,19 @@ extreme_float8_advance(const WeirState *state, char **words,
 	}
 }
 
+/* The other's winner contends as one value, then counts as all of its own. */
+static void
+extreme_merge(const WeirState *state, char *words, const char *from)
+{
+	const Extreme *other = (const Extreme *) from;
+	bool		null = false;
+
+	if (other->n == 0)
+		return;
+	state->ops->advance(state, &words, &other->value, &null, NULL, 1);
+	((Extreme *) words)->n += other->n - 1;
+}
+
 Datum
 weir_extreme_finish(const WeirState *state, const char *words, bool *isnull)
 {
@@ -146,22 +159,26 @@ weir_extreme_finish(const WeirState *state, const char *words, bool *isnull)
 
 const WeirStateOps weir_extreme_signed = {
 	.name = "extreme", .size = sizeof(Extreme),
-	.init = extreme_init, .advance = extreme_signed_advance
+	.init = extreme_init, .advance = extreme_signed_advance,
+	.merge = extreme_merge
 };
 
 const WeirStateOps weir_extreme_unsigned = {
 	.name = "extreme", .size = sizeof(Extreme),
-	.init = extreme_init, .advance = extreme_unsigned_advance
+	.init = extreme_init, .advance = extreme_unsigned_advance,
+	.merge = extreme_merge
 };
 
 const WeirStateOps weir_extreme_float4 = {
 	.name = "extreme", .size = sizeof(Extreme),
-	.init = extreme_init, .advance = extreme_float4_advance
+	.init = extreme_init, .advance = extreme_float4_advance,
+	.merge = extreme_merge
 };
 
 const WeirStateOps weir_extreme_float8 = {
 	.name = "extreme", .size = sizeof(Extreme),
-	.init = extreme_init, .advance = extreme_float8_advance
+	.init = extreme_init, .advance = extreme_float8_advance,
+	.merge = extreme_merge
 };
 
 /* -------------------------------------------------- values by reference */
@@ -257,6 +274,23 @@ hold_value(const WeirState *state, GeneralExtreme *extreme, Datum value)
 	}
 }
 
+/* Puts value in the holder's place if it is better. */
+static void
+contend(const WeirState *state, GeneralExtreme *extreme, Datum value)
+{
+	if (extreme->n > 0)
+	{
+		int32		order;
+
+		order = DatumGetInt32(FunctionCall2Coll((FmgrInfo *) &state->compare,
+												state->collation, value,
+												held_value(state, extreme)));
+		if (state->least ? order >= 0 : order <= 0)
+			return;
+	}
+	hold_value(state, extreme, value);
+}
+
 static void
 extreme_general_advance(const WeirState *state, char **words,
 						const Datum *values, const bool *nulls, const int64 *diffs, int n)
@@ -264,24 +298,24 @@ extreme_general_advance(const WeirState *state, char **words,
 	for (int i = 0; i < n; i++)
 	{
 		GeneralExtreme *extreme = (GeneralExtreme *) words[i];
-		bool		better = true;
 
 		if (nulls[i])
 			continue;
-		if (extreme->n > 0)
-		{
-			int32		order;
-
-			order = DatumGetInt32(FunctionCall2Coll((FmgrInfo *) &state->compare,
-													state->collation,
-													values[i],
-													held_value(state, extreme)));
-			better = state->least ? order < 0 : order > 0;
-		}
-		if (better)
-			hold_value(state, extreme, values[i]);
+		contend(state, extreme, values[i]);
 		extreme->n++;
 	}
+}
+
+static void
+extreme_general_merge(const WeirState *state, char *words, const char *from)
+{
+	GeneralExtreme *extreme = (GeneralExtreme *) words;
+	const GeneralExtreme *other = (const GeneralExtreme *) from;
+
+	if (other->n == 0)
+		return;
+	contend(state, extreme, held_value(state, other));
+	extreme->n += other->n;
 }
 
 Datum
@@ -319,9 +353,11 @@ extreme_general_load(const WeirState *state, char *words,
 					 const char *in, const char *end)
 {
 	GeneralExtreme *extreme = (GeneralExtreme *) words;
-	bool		there = extreme->n > 0 && extreme->len == 0;
+	int64		n = extreme->n;
+	bool		there = n > 0 && extreme->len == 0;
 	uint32		len;
 
+	extreme->n = 0;				/* nothing to release until it is loaded */
 	if (end - in < (ptrdiff_t) sizeof(len))
 		return NULL;
 	memcpy(&len, in, sizeof(len));
@@ -331,6 +367,7 @@ extreme_general_load(const WeirState *state, char *words,
 		return NULL;
 	if (there)
 		extreme->value.there = weir_value_put(state->store, in, len);
+	extreme->n = n;
 	return in + len;
 }
 
@@ -347,6 +384,7 @@ const WeirStateOps weir_extreme_general = {
 	.name = "extreme by comparison", .size = sizeof(GeneralExtreme),
 	.by_reference = true,
 	.init = extreme_general_init, .advance = extreme_general_advance,
+	.merge = extreme_general_merge,
 	.save = extreme_general_save, .load = extreme_general_load,
 	.release = extreme_general_release
 };

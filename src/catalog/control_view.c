@@ -20,12 +20,14 @@
 #include "catalog/view_ddl.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "source/changes.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -259,6 +261,57 @@ reset_partition(const char *id, const PartitionBooks *books,
 			 5, types, values);
 }
 
+/*
+ * Positions first, the broker second: asked the other way round, a position
+ * that moved on meanwhile would look as if the topic ended before it.
+ */
+static PartitionBooks *
+ask_broker(const WeirViewDef *view, bool accept_loss, int *n_books,
+		   WeirPartitionRange **ranges, int *n_ranges)
+{
+	PartitionBooks *books = read_books(view->id, n_books);
+
+	*ranges = weir_kafka_probe(view->source, view->owner, DT_NOBEGIN, n_ranges);
+	for (int i = 0; i < *n_books; i++)
+	{
+		const WeirPartitionRange *range = find_range(*ranges, *n_ranges,
+													 books[i].partition);
+
+		if (!accept_loss && !is_complete(&books[i], range))
+			refuse_loss(view, &books[i], range);
+	}
+	return books;
+}
+
+/*
+ * A table holds the rows that it holds, whatever the WAL still has.  What a
+ * view over more than these has lost, it loses for good.
+ */
+static void
+check_rebuild_changes(const WeirViewDef *view, bool accept_loss)
+{
+	const char *detail = NULL;
+	const char *hint = "To compute the view from what is left, call weir.rebuild(view, accept_loss => true).";
+
+	if (view->source_kind == WEIR_SOURCE_STREAM)
+	{
+		detail = "Rows of a push stream are stored nowhere.";
+		hint = "To begin anew with what is inserted from now on, call weir.rebuild(view, accept_loss => true).";
+	}
+	else if (view->options.append_only == WEIR_APPEND_ONLY_IGNORE)
+		detail = "The view is over every row that was ever inserted (weir.append_only is 'ignore'); rows that were deleted since are no longer in the table.";
+	if (detail != NULL && !accept_loss)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the source no longer holds all that \"%s\" has read",
+						view->name),
+				 errdetail("%s", detail),
+				 errhint("%s", hint)));
+	weir_slot_check_possible();
+	if (view->source_kind == WEIR_SOURCE_TABLE)
+		weir_recheck_table(view);
+}
+
 Datum
 weir_rebuild(PG_FUNCTION_ARGS)
 {
@@ -268,27 +321,15 @@ weir_rebuild(PG_FUNCTION_ARGS)
 	WeirSqlScope scope;
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(view->id)};
-	WeirPartitionRange *ranges;
-	PartitionBooks *books;
-	int			n_ranges;
-	int			n_books;
+	WeirPartitionRange *ranges = NULL;
+	PartitionBooks *books = NULL;
+	int			n_ranges = 0;
+	int			n_books = 0;
 
-	/*
-	 * Positions first, the broker second: asked the other way round, a
-	 * position that moved on meanwhile would look as if the topic ended
-	 * before it.
-	 */
-	books = read_books(view->id, &n_books);
-	ranges = weir_kafka_probe(view->source, view->owner, DT_NOBEGIN,
-							  &n_ranges);
-	for (int i = 0; i < n_books; i++)
-	{
-		const WeirPartitionRange *range = find_range(ranges, n_ranges,
-													 books[i].partition);
-
-		if (!accept_loss && !is_complete(&books[i], range))
-			refuse_loss(view, &books[i], range);
-	}
+	if (view->source_kind == WEIR_SOURCE_KAFKA)
+		books = ask_broker(view, accept_loss, &n_books, &ranges, &n_ranges);
+	else
+		check_rebuild_changes(view, accept_loss);
 
 	weir_sql_begin(&scope);
 	weir_sql("UPDATE weir_data.views SET epoch = epoch OPERATOR(pg_catalog.+) 1"
@@ -307,6 +348,23 @@ weir_rebuild(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n_books; i++)
 		reset_partition(view->id, &books[i],
 						find_range(ranges, n_ranges, books[i].partition));
+	/* like a new view: over a table it has none, over a stream it begins now */
+	if (view->source_kind == WEIR_SOURCE_STREAM)
+	{
+		Oid			begin_types[] = {TEXTOID, INT8OID};
+		Datum		begin_values[] = {values[0],
+		Int64GetDatum((int64) GetXLogInsertRecPtr())};
+
+		weir_sql("UPDATE weir_data.positions SET position = $2, start = $2,"
+				 " target = $2, source_end = $2, last_offset = NULL,"
+				 " last_print = NULL, last_time = NULL, rows_in = 0,"
+				 " rows_filtered = 0, dead_letters = 0"
+				 " WHERE view_id OPERATOR(pg_catalog.=) $1",
+				 2, begin_types, begin_values);
+	}
+	else if (view->source_kind == WEIR_SOURCE_TABLE)
+		weir_sql("DELETE FROM weir_data.positions"
+				 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 	weir_sql_end(&scope);
 	weir_wake_at_commit();
 	PG_RETURN_VOID();

@@ -158,7 +158,7 @@ check_source(const WeirPlan *plan, WeirSourceKind kind,
 	else
 		weir_slot_check_possible();
 	if (kind == WEIR_SOURCE_TABLE)
-		weir_check_table(rel, plan->wanted, append_only);
+		weir_check_table(rel, plan->wanted, append_only, true);
 	table_close(rel, NoLock);
 }
 

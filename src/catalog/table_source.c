@@ -34,7 +34,9 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "lib/stringinfo.h"
+#include "parser/parse_relation.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -146,19 +148,18 @@ quoted_name(Relation rel)
 
 static void
 refuse_identity(Relation source, const char *first, const char *columns,
-				List *commands, int n_more)
+				List *commands, int n_more, bool may_append)
 {
 	StringInfoData hint;
 	ListCell   *lc;
 
 	initStringInfo(&hint);
-	appendStringInfoString(&hint, "Run");
 	foreach(lc, commands)
-		appendStringInfo(&hint, " ALTER TABLE %s REPLICA IDENTITY FULL;",
-						 (char *) lfirst(lc));
+		appendStringInfo(&hint, "%sALTER TABLE %s REPLICA IDENTITY FULL",
+						 hint.len > 0 ? "; " : "Run ", (char *) lfirst(lc));
 	if (n_more > 0)
-		appendStringInfo(&hint, " and the same for %d more partitions;", n_more);
-	appendStringInfoString(&hint, " or say weir.append_only if rows are never updated or deleted.");
+		appendStringInfo(&hint, "; and the same for %d more partitions", n_more);
+	appendStringInfoString(&hint, may_append ? ". If rows are never updated or deleted, say weir.append_only instead." : ".");
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the replica identity of table \"%s\" does not carry all columns that the view needs",
@@ -213,9 +214,60 @@ check_columns(Relation rel, const Bitmapset *wanted)
 	}
 }
 
+/* Logical decoding knows the WAL of heaps only. */
+static void
+check_access_method(Relation leaf)
+{
+	if (leaf->rd_amhandler != F_HEAP_TABLEAM_HANDLER)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" is not a heap", RelationGetRelationName(leaf)),
+				 errdetail("Its access method writes changes that logical decoding does not read."),
+				 errhint("Run ALTER TABLE %s SET ACCESS METHOD heap first.",
+						 quoted_name(leaf))));
+}
+
+/*
+ * Columns of the source that Q names.  The plan may want fewer, where an
+ * expression was folded away.
+ */
+static Bitmapset *
+named_columns(const Query *query)
+{
+	Bitmapset  *result = NULL;
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		int			column = -1;
+		Bitmapset  *selected;
+
+		if (rte->rtekind != RTE_RELATION)
+			continue;
+		selected = weir_selected_columns(query, rte);
+		while ((column = bms_next_member(selected, column)) >= 0)
+			if (column + FirstLowInvalidHeapAttributeNumber > 0)
+				result = bms_add_member(result,
+										column + FirstLowInvalidHeapAttributeNumber);
+	}
+	return result;
+}
+
+void
+weir_recheck_table(const WeirViewDef *view)
+{
+	Query	   *query = weir_catalog_query(view->query_view);
+	Relation	rel = table_open(view->source, AccessShareLock);
+
+	weir_check_table(rel, named_columns(query), view->options.append_only,
+					 false);
+	table_close(rel, NoLock);
+}
+
 void
 weir_check_table(Relation rel, const Bitmapset *wanted,
-				 WeirAppendOnly append_only)
+				 WeirAppendOnly append_only, bool may_append)
 {
 	List	   *leaves = leaves_of(rel);
 	List	   *commands = NIL;
@@ -225,14 +277,14 @@ weir_check_table(Relation rel, const Bitmapset *wanted,
 	ListCell   *lc;
 
 	check_columns(rel, wanted);
-	if (append_only != WEIR_APPEND_ONLY_OFF)
-		return;
-
 	foreach(lc, leaves)
 	{
 		Relation	leaf = table_open(lfirst_oid(lc), AccessShareLock);
-		char	   *missing = missing_columns(rel, wanted, leaf);
+		char	   *missing = NULL;
 
+		check_access_method(leaf);
+		if (append_only == WEIR_APPEND_ONLY_OFF)
+			missing = missing_columns(rel, wanted, leaf);
 		if (missing != NULL && columns == NULL)
 		{
 			columns = missing;
@@ -245,5 +297,5 @@ weir_check_table(Relation rel, const Bitmapset *wanted,
 		table_close(leaf, NoLock);
 	}
 	if (columns != NULL)
-		refuse_identity(rel, first, columns, commands, n_more);
+		refuse_identity(rel, first, columns, commands, n_more, may_append);
 }

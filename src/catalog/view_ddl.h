@@ -103,10 +103,14 @@ extern void weir_alter_view(const WeirUtilityCall *call);
 /*
  * table_source.c: raises unless the changes of a table can be followed: 55000
  * when the identity of its rows does not carry the wanted columns, 0A000 for
- * what is not in the WAL at all.  rel is open and locked as for a SELECT.
+ * what is not in the WAL at all.  rel is open and locked as for a SELECT;
+ * may_append: the hint may name weir.append_only.
  */
 extern void weir_check_table(Relation rel, const Bitmapset *wanted,
-							 WeirAppendOnly append_only);
+							 WeirAppendOnly append_only, bool may_append);
+
+/* The same for the source of a view that exists: partitions may be new. */
+extern void weir_recheck_table(const WeirViewDef *view);
 
 /* view_parts.c: the relations that belong to v */
 extern Oid	weir_make_query_view(const char *id, const Query *query, Oid owner);

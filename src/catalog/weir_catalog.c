@@ -50,6 +50,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -186,6 +187,15 @@ weir_check_source_privileges(const Query *query, Oid user_id)
 
 	setRuleCheckAsUser((Node *) copy, user_id);
 	weir_check_query_permissions(copy);
+
+	/* the WAL tells every row, whoever may see it */
+	if (check_enable_rls(source, user_id, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row level security of table \"%s\" applies to role \"%s\"",
+						get_rel_name(source), GetUserNameFromId(user_id, false)),
+				 errdetail("A continuous view is over all rows of its source."),
+				 errhint("Let a role own the view to which no policy applies: the table's owner, or one with BYPASSRLS.")));
 
 	if (OidIsValid(weir_relation_owner(source, &relkind)) &&
 		relkind == RELKIND_FOREIGN_TABLE)

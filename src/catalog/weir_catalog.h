@@ -109,7 +109,7 @@ extern Query *weir_catalog_query(Oid query_view);
 
 /*
  * Raises 42501 unless user_id may read what Q reads: SELECT on the columns of
- * the source, USAGE on its server.
+ * the source, USAGE on its server, and no row level security in the way.
  */
 extern void weir_check_source_privileges(const Query *query, Oid user_id);
 

@@ -47,6 +47,15 @@ extern void weir_projector_reset(WeirProjector *projector);
 
 /* ---- results.c: rows of v ---- */
 
+/*
+ * Has the group a row in v, unless HAVING rejects it, and a stored state?  Not
+ * when all its rows have been taken back; but a query without GROUP BY has its
+ * one row also over no input.  Raises XX001 when more rows were taken back than
+ * given.
+ */
+extern bool weir_group_exists(const WeirGroupTable *table,
+							  const WeirGroup *group);
+
 /* Where a group's rows are after the commit; applied when it has succeeded. */
 typedef struct WeirPlacement
 {
@@ -73,7 +82,10 @@ extern void weir_tidy(Relation rel, const ItemPointerData *tid, int n);
 
 /* ---- states.c: rows of weir_data.state_<id> ---- */
 
-/* Writes the states of n groups; fills placements[i].state_tid. */
+/*
+ * Writes the states of n groups, and deletes those of groups that do not exist
+ * any more; fills placements[i].state_tid.
+ */
 extern void weir_write_states(Relation state_table,
 							  const WeirGroupTable *table,
 							  WeirGroup **groups, int n,

@@ -8,6 +8,9 @@
  * page.  No trigger fires and no constraint is checked: what a user adds to v
  * of that kind is not ours to obey half.
  *
+ * A group whose rows have all been taken back loses its row, and neither
+ * HAVING nor an expression of the user's is run for it.
+ *
  * Nothing is remembered here: the new TIDs go to the caller's placements, which
  * it applies once the transaction has committed.
  *
@@ -184,6 +187,20 @@ end(Writer *writer)
 	FreeExecutorState(writer->estate);
 }
 
+bool
+weir_group_exists(const WeirGroupTable *table, const WeirGroup *group)
+{
+	int64		rows = weir_group_rows(table, group);
+
+	if (rows < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("more rows were deleted than inserted in a group of the view"),
+				 errdetail("The group has %lld rows.", (long long) rows),
+				 errhint("Run weir.rebuild on the view.")));
+	return rows > 0 || weir_group_table_format(table)->n == 0;
+}
+
 /* Is the row of group i the first of its page?  Then tidies that. */
 static void
 tidy_before(Relation v, WeirGroup **groups, int i, int n)
@@ -215,7 +232,7 @@ weir_write_results(Relation v, WeirProjector *projector,
 		const WeirGroup *group = groups[i];
 		bool		placed = !rewrite &&
 			ItemPointerIsValid((ItemPointer) &group->result_tid);
-		TupleTableSlot *row;
+		TupleTableSlot *row = NULL;
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
@@ -224,7 +241,8 @@ weir_write_results(Relation v, WeirProjector *projector,
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
 		if (placed)
 			tidy_before(v, groups, i, n);
-		row = weir_project(projector, table, group);
+		if (weir_group_exists(table, group))
+			row = weir_project(projector, table, group);
 		ItemPointerSetInvalid(&placements[i].result_tid);
 		if (row != NULL && placed)
 			update_row(&writer, &group->result_tid, row, &placements[i]);

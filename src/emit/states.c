@@ -82,6 +82,45 @@ tidy_before(Relation state_table, WeirGroup **groups, int i, int n)
 	weir_tidy(state_table, &groups[i]->state_tid, end - i);
 }
 
+weir_noreturn
+static void
+state_is_missing(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("a stored state is missing"),
+			 errhint("Run weir.rebuild on the view.")));
+}
+
+static void
+update_state(Relation state_table, const WeirGroup *group,
+			 TupleTableSlot *slot, WeirPlacement *at)
+{
+	ItemPointerData old = group->state_tid;
+	TM_FailureData failure;
+	LockTupleMode mode;
+	WeirUpdateIndexes which;
+
+	if (table_tuple_update(state_table, &old, slot,
+						   GetCurrentCommandId(true),
+						   GetActiveSnapshot(), InvalidSnapshot, true,
+						   &failure, &mode, &which) != TM_Ok)
+		state_is_missing();
+	at->state_tid = slot->tts_tid;
+}
+
+static void
+delete_state(Relation state_table, const WeirGroup *group)
+{
+	ItemPointerData old = group->state_tid;
+	TM_FailureData failure;
+
+	if (table_tuple_delete(state_table, &old, GetCurrentCommandId(true),
+						   GetActiveSnapshot(), InvalidSnapshot, true,
+						   &failure, false) != TM_Ok)
+		state_is_missing();
+}
+
 void
 weir_write_states(Relation state_table, const WeirGroupTable *table,
 				  WeirGroup **groups, int n, WeirPlacement *placements)
@@ -103,30 +142,26 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 	for (int i = 0; i < n; i++)
 	{
 		const WeirGroup *group = groups[i];
+		bool		placed = ItemPointerIsValid((ItemPointer) &group->state_tid);
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
 		weir_progress++;
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
-		if (ItemPointerIsValid((ItemPointer) &group->state_tid))
-		{
-			ItemPointerData old = group->state_tid;
-			TM_FailureData failure;
-			LockTupleMode mode;
-			WeirUpdateIndexes which;
-
+		if (placed)
 			tidy_before(state_table, groups, i, n);
+		if (!weir_group_exists(table, group))
+		{
+			if (placed)
+				delete_state(state_table, group);
+			ItemPointerSetInvalid(&placements[i].state_tid);
+			continue;
+		}
+		if (placed)
+		{
 			fill(update_slot, table, group, &placements[i], &update_bytes);
-			if (table_tuple_update(state_table, &old, update_slot,
-								   GetCurrentCommandId(true),
-								   GetActiveSnapshot(), InvalidSnapshot, true,
-								   &failure, &mode, &which) != TM_Ok)
-				ereport(ERROR,
-						(errcode(ERRCODE_DATA_CORRUPTED),
-						 errmsg("a stored state is missing"),
-						 errhint("Run weir.rebuild on the view.")));
-			placements[i].state_tid = update_slot->tts_tid;
+			update_state(state_table, group, update_slot, &placements[i]);
 			continue;
 		}
 

@@ -22,16 +22,41 @@
 /* The largest row, in bytes. */
 #define WEIR_STREAM_MAX_ROW (16 * 1024 * 1024)
 
+/* ---- writing: backends ---- */
+
+typedef struct WeirStreamWriter WeirStreamWriter;
+
+/*
+ * Collects rows of a stream; lives in CurrentMemoryContext.  `desc` is the
+ * stream's and outlives the writer.  Must be flushed in the subtransaction in
+ * which the rows came, or they would share another one's fate.
+ */
+extern WeirStreamWriter *weir_stream_writer_create(Oid stream, TupleDesc desc);
+
+/*
+ * Adds a row, of which nothing is referred to afterwards; writes a message when
+ * enough rows have come together.  54000 for a row of more than 16 MB.
+ */
+extern void weir_stream_writer_add(WeirStreamWriter *writer,
+								   const Datum *values, const bool *nulls);
+
+/* Writes what is left.  Assigns a transaction id if there is anything. */
+extern void weir_stream_writer_flush(WeirStreamWriter *writer);
+
+/* ---- reading: the worker ---- */
+
 /*
  * The relation that a message is for, from its header alone: no catalog, no
- * MAC.  InvalidOid when it is none of ours.  Called inside of decoding.
+ * MAC.  InvalidOid when it is none of ours.  Called inside of decoding; the
+ * message may lie anywhere.
  */
 extern Oid	weir_stream_message_target(const char *message, Size len);
 
 typedef struct WeirStreamRows
 {
-	int			n;				/* rows */
+	int			n;				/* rows, of which some may have been read */
 	int			natts;			/* when it was written */
+	const struct WeirStreamColumn *columns; /* likewise */
 	const char *at;				/* the next row */
 	const char *end;
 } WeirStreamRows;
@@ -39,16 +64,22 @@ typedef struct WeirStreamRows
 /*
  * Checks the MAC and begins to read.  False for a message that is not what
  * pg_weir wrote for this stream in this transaction: it is counted and ignored.
- * Needs a transaction, to read the key once per process.
+ * xid is the top-level transaction's.  The message has to begin at a multiple of
+ * MAXALIGN.
+ *
+ * Needs a transaction and the catalog of now, to read the key once per process.
+ * 55000 when there is no key.
  */
 extern bool weir_stream_message_open(WeirStreamRows *rows, Oid stream,
 									 TransactionId xid, const char *message,
 									 Size len);
 
 /*
- * The next row, in the columns of desc (the stream as it is now; columns that
- * came later are NULL).  Values by reference point into the message.  False at
- * the end.
+ * The next row, in the columns of desc (the stream as it is now).  Columns that
+ * came later are NULL, and so are those that have another type now: core lets
+ * nobody change the type of a column that a view reads.  Values by reference
+ * point into the message: plain, or varlenas with a short header; they are never
+ * toasted.  False at the end.
  */
 extern bool weir_stream_message_next(WeirStreamRows *rows, TupleDesc desc,
 									 Datum *values, bool *nulls);

@@ -37,7 +37,7 @@ typedef enum WeirBackfillState
 	WEIR_BACKFILL_READY,		/* call weir_backfill_snapshot() */
 	WEIR_BACKFILL_SCANNING,
 	WEIR_BACKFILL_DONE,			/* all groups are merged */
-	WEIR_BACKFILL_FAILED
+	WEIR_BACKFILL_FAILED		/* the run's memory is torn: close it */
 } WeirBackfillState;
 
 typedef struct WeirBackfill
@@ -50,7 +50,8 @@ typedef struct WeirBackfill
 	int			n_running;
 	TransactionId *running;		/* sorted */
 	bool		discarded;		/* the source was truncated since */
-	ErrorData  *error;			/* of FAILED */
+	ErrorData  *error;			/* of FAILED; lives as long as this */
+	bool		needs_person;	/* to begin again at once would be no news */
 	struct WeirBackfillPrivate *private;
 } WeirBackfill;
 
@@ -77,7 +78,10 @@ extern bool weir_backfill_snapshot(WeirBackfill *backfill,
 								   bool (*has_told) (void *arg, TransactionId xid),
 								   void *arg);
 
-/* TRUNCATE of the source: the rest of what S shows is of no use. */
+/*
+ * TRUNCATE of the source: the rest of what S shows is of no use.  It could not
+ * begin before the scan was over, so this ends the backfill at once: DONE.
+ */
 extern void weir_backfill_discard(WeirBackfill *backfill);
 
 /* Ends the process if it runs, and frees all.  Never raises. */
@@ -94,6 +98,33 @@ weir_backfill_sees(const WeirBackfill *backfill, TransactionId xid,
 	return end <= backfill->target &&
 		weir_backfill_sees_slowly(backfill, xid);
 }
+
+/* ---- between backfill.c and backfill_process.c ---- */
+
+/* Handed to the process through bgw_extra. */
+typedef struct WeirBackfillArgs
+{
+	Oid			database;
+	int			place;
+	uint64		ticket;
+} WeirBackfillArgs;
+
+/*
+ * What goes through the queue: a byte that says what it is, and then
+ *
+ *		groups		length (4 bytes) and bytes of a group, again and again
+ *		letter		SQLSTATE (4 bytes), message
+ *		counters	rows in, filtered, dead letters (8 bytes each) since the last
+ *		error		SQLSTATE, needs_person (1 byte), message, detail, hint
+ *		done		nothing
+ *
+ * Strings end with a zero byte.  Both ends are of one server and one build.
+ */
+#define WEIR_BACKFILL_GROUPS	'g'
+#define WEIR_BACKFILL_LETTER	'l'
+#define WEIR_BACKFILL_COUNTERS	'c'
+#define WEIR_BACKFILL_ERROR		'e'
+#define WEIR_BACKFILL_ENDS		'd'
 
 extern PGDLLEXPORT void weir_backfill_main(Datum arg);
 

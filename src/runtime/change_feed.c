@@ -405,7 +405,13 @@ fail_with_backfill(WeirWorker *worker, WeirRun *run)
 		.hint = error->hint ? pstrdup(error->hint) : NULL
 	};
 
-	weir_members_fail(worker, run, &copy);
+	if (run->backfill->needs_person)
+		weir_members_stall(worker, run, &copy);
+	else
+		if (run->backfill->needs_person)
+		weir_members_stall(worker, run, &copy);
+	else
+		weir_members_fail(worker, run, &copy);
 }
 
 void
@@ -704,6 +710,26 @@ take_changes(WeirWorker *worker)
 	weir_watchdog_stop();
 }
 
+/*
+ * Tells weir.partitions how fresh the views are.  One place ahead of us is kept
+ * with the time at which it was the end of the WAL; when we are there, all that
+ * was committed by then is folded.
+ */
+static void
+note_progress(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+
+	pg_atomic_write_u64(&worker->slot->read_to, feed->position);
+	if (feed->position >= feed->mark)
+	{
+		if (feed->mark_time != 0)
+			pg_atomic_write_u64(&worker->slot->read_by, (uint64) feed->mark_time);
+		feed->mark = GetFlushRecPtr(NULL);
+		feed->mark_time = GetCurrentTimestamp();
+	}
+}
+
 /* All views that are fed are at the reader's position now. */
 static void
 advance(WeirWorker *worker)
@@ -820,6 +846,7 @@ weir_changes_read(WeirWorker *worker)
 	}
 	take_changes(worker);
 	advance(worker);
+	note_progress(worker);
 	feed->ddl_xid = weir_wal_ddl_xid(feed->reader);
 	return more || TransactionIdIsValid(feed->ddl_xid);
 }

@@ -45,6 +45,8 @@ typedef struct WeirChangeFeed
 	TimestampTz next_read;
 	bool		idle;			/* the last read found nothing */
 	XLogRecPtr	seen;			/* the end of flushed WAL at that time */
+	XLogRecPtr	mark;			/* a place ahead, and when it was the end */
+	TimestampTz mark_time;
 	TimestampTz next_confirm;
 	TimestampTz retry_at;		/* after a trouble */
 	int			backoff_ms;

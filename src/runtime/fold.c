@@ -84,9 +84,12 @@ stop_at(WeirRun *run, const WeirBatch *batch, int row, int sqlstate,
 	error->message = pstrdup(text);
 	if (batch->origins != NULL)
 	{
-		error->detail = psprintf("A row of transaction %u, which ends at %X/%X.",
-								 batch->origins[row].xid,
-								 LSN_FORMAT_ARGS(batch->origins[row].end));
+		if (TransactionIdIsValid(batch->origins[row].xid))
+			error->detail = psprintf("A row of transaction %u, which ends at %X/%X.",
+									 batch->origins[row].xid,
+									 LSN_FORMAT_ARGS(batch->origins[row].end));
+		else
+			error->detail = pstrdup("A row that the table had before the view.");
 		error->hint = pstrdup("Mend what raises, or set weir.on_error = 'dead_letter' on the view to skip such rows; then call weir.resume.");
 	}
 	else
@@ -480,6 +483,34 @@ evaluate_guarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
 	return going_on;
 }
 
+/* Where there can be no subtransaction: the caller aborts when this stops. */
+static bool
+evaluate_unguarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool going_on = true;
+
+	MemoryContextSwitchTo(run->econtext->ecxt_per_tuple_memory);
+	PG_TRY();
+	{
+		going_on = evaluate_changes_from(run, batch, at);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(batch->mcxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		weir_watchdog_rethrow(error);
+		stop_at(run, batch, *at, error->sqlerrcode, error->message);
+		going_on = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	return going_on;
+}
+
 static void
 mark_dirty(WeirRun *run, WeirGroup *group)
 {
@@ -516,8 +547,9 @@ weir_run_truncate(WeirRun *run)
 	run->moved = true;
 }
 
-void
-weir_run_fold(WeirRun *run, const WeirBatch *batch)
+static void
+fold(WeirRun *run, const WeirBatch *batch,
+	 bool (*evaluate_some) (WeirRun *, const WeirBatch *, volatile int *))
 {
 	volatile int at = 0;
 	Datum	   *slot_values = run->row->tts_values;
@@ -529,7 +561,7 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 	columns.free = run->images;
 	ExecStoreAllNullTuple(run->row);
 	weir_owner_begin(&scope, run->def->owner);
-	while (at < batch->n && evaluate_guarded(run, batch, &at))
+	while (at < batch->n && evaluate_some(run, batch, &at))
 		;
 	run->row->tts_values = slot_values;
 	run->row->tts_isnull = slot_nulls;
@@ -537,7 +569,21 @@ weir_run_fold(WeirRun *run, const WeirBatch *batch)
 		take_fingerprints(run, batch, Min(at, batch->n));
 
 	WEIR_FAULT("fold-before-apply");
-	apply(run);					/* equality and order of types may be a user's */
+	if (run->stop == NULL || evaluate_some == evaluate_guarded)
+		apply(run);				/* equality and order of types may be a user's */
 	weir_owner_end(&scope);
 	ResetExprContext(run->econtext);
+}
+
+void
+weir_run_fold(WeirRun *run, const WeirBatch *batch)
+{
+	fold(run, batch, evaluate_guarded);
+}
+
+void
+weir_run_fold_unguarded(WeirRun *run, const WeirBatch *batch)
+{
+	Assert(batch->origins != NULL);
+	fold(run, batch, evaluate_unguarded);
 }

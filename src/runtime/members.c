@@ -19,7 +19,6 @@
 #include "miscadmin.h"
 #include "runtime/watchdog.h"
 #include "storage/lmgr.h"
-#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -603,16 +602,9 @@ weir_members_update_ends(WeirWorker *worker, WeirRun *run)
 void
 weir_members_apply_settings(WeirWorker *worker, List *settings)
 {
-	ListCell   *cell;
-
 	if (equal(settings, worker->applied_settings))
 		return;
-	for (cell = list_head(settings); cell != NULL;
-		 cell = lnext(settings, lnext(settings, cell)))
-		(void) set_config_option(strVal(lfirst(cell)),
-								 strVal(lfirst(lnext(settings, cell))),
-								 PGC_SUSET, PGC_S_OVERRIDE, GUC_ACTION_SET,
-								 true, WARNING, false);
+	weir_pin_settings(settings);
 	list_free_deep(worker->applied_settings);
 	worker->applied_settings = NIL;
 	{

@@ -11,6 +11,7 @@
 #include "weir.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
+#include "storage/dsm.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
@@ -41,6 +42,9 @@ typedef struct WeirSlot
 	bool		done;			/* the worker found no view to serve */
 	volatile Oid culprit;		/* a view whose code could not be cancelled */
 	volatile bool waiting;		/* for a commit in the database: wake it */
+	/* of changes: folded up to this LSN, and all that committed by this time */
+	pg_atomic_uint64 read_to;
+	pg_atomic_uint64 read_by;
 } WeirSlot;
 
 /*
@@ -65,9 +69,49 @@ typedef struct WeirWait
 	Oid			view;
 } WeirWait;
 
+/*
+ * A backfill under way.  The worker that wants it claims a place and gives it
+ * back; a place whose worker is gone without doing so may be claimed again once
+ * its process is gone, too.  All fields are read and written under the lock,
+ * and by the process only while `ticket` is its own.
+ *
+ *		STARTING --> READY --> OFFERED --> SCANNING --> SCANNED
+ *		   process     worker     process     process
+ */
+typedef enum WeirPlaceState
+{
+	WEIR_PLACE_STARTING,
+	WEIR_PLACE_READY,			/* the source is locked */
+	WEIR_PLACE_OFFERED,			/* there is a snapshot to take over */
+	WEIR_PLACE_SCANNING,		/* it is taken over */
+	WEIR_PLACE_SCANNED			/* and no longer held */
+} WeirPlaceState;
+
+typedef struct WeirBackfillPlace
+{
+	uint64		ticket;			/* another one for each backfill; 0: free */
+	WeirPlaceState state;
+	Oid			database;
+	Oid			view;
+	char		view_id[WEIR_ID_LEN + 1];
+	int64		epoch;			/* of the definition */
+	pid_t		worker_pid;
+	Latch	   *worker_latch;
+	pid_t		pid;			/* of the process; 0: none */
+	Latch	   *latch;
+	dsm_handle	queue;			/* from the process to the worker */
+	char		snapshot[64];	/* of OFFERED */
+	int			rate;			/* weir.backfill_rate; the process cannot read the
+								 * configuration during a parallel query */
+	volatile Oid culprit;		/* as in WeirSlot */
+	TimestampTz started;		/* when the scan began; 0: not yet */
+	int64		rows_done;
+	int64		rows_estimate;	/* -1: not known yet */
+} WeirBackfillPlace;
+
 typedef struct WeirShared
 {
-	LWLock	   *lock;			/* slots, launcher */
+	LWLock	   *lock;			/* slots, places of backfills, launcher */
 	int			tranche;		/* of the workers' state areas */
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
@@ -79,6 +123,10 @@ typedef struct WeirShared
 	pg_atomic_uint64 clock_shift;	/* microseconds; tests only */
 	pg_atomic_uint64 starved;	/* groups that found no slot, last time */
 	ConditionVariable answered; /* some wait has moved on */
+
+	uint64		last_ticket;	/* of backfills */
+	int			n_places;
+	WeirBackfillPlace *places;
 
 	int			n_waits;		/* MaxBackends */
 	WeirWait   *waits;
@@ -94,7 +142,10 @@ extern void weir_shmem_install(void);
 /* In every process: wakes the reader of changes when a transaction commits. */
 extern void weir_wake_reader_at_commits(void);
 
-/* Makes the workers of a database leave it, and stay away for a while. */
+/*
+ * Makes the workers and backfills of a database leave it, and stay away for a
+ * while.
+ */
 extern void weir_leave_database(Oid database);
 
 /* The slot that serves a stream of this database, or NULL. */

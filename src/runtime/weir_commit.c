@@ -11,7 +11,7 @@
  *	3. rows of the state table, with the TIDs from 2
  *	4. dead letters, positions, status
  *	5. commit, flushed locally
- *	6. memory: TIDs, clean groups
+ *	6. memory: TIDs, clean groups; without those of no rows
  *	7. (the worker) acknowledge to the source
  *
  * Memory changes after the commit only, so an error anywhere before leaves it as
@@ -267,6 +267,8 @@ apply(Staged *staged, int64 wal_bytes, int64 commit_us)
 		group->result_tid = staged->placements[i].result_tid;
 		group->state_tid = staged->placements[i].state_tid;
 		group->flags &= ~WEIR_GROUP_DIRTY;
+		if (staged->published && !weir_group_exists(run->table, group))
+			weir_group_table_remove(run->table, group);
 	}
 	run->n_dirty = 0;
 	run->dead_letters = NIL;

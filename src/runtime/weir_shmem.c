@@ -12,6 +12,8 @@
  */
 #include "weir.h"
 
+#include <signal.h>
+
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "runtime/shared.h"
@@ -27,13 +29,22 @@ static shmem_startup_hook_type previous_startup_hook = NULL;
 static bool wake_at_commit = false;
 static bool wake_now = false;	/* the commit is done but for its locks */
 
+/* Backfills at a time: several views of one database may begin together. */
+static int
+number_of_places(void)
+{
+	return Max(weir_max_workers, 4);
+}
+
 static Size
 shared_size(void)
 {
 	Size		size = add_size(offsetof(WeirShared, slots),
 								mul_size(weir_max_workers, sizeof(WeirSlot)));
 
-	return add_size(MAXALIGN(size), mul_size(MaxBackends, sizeof(WeirWait)));
+	size = add_size(MAXALIGN(size), mul_size(MaxBackends, sizeof(WeirWait)));
+	return add_size(MAXALIGN(size),
+					mul_size(number_of_places(), sizeof(WeirBackfillPlace)));
 }
 
 static void
@@ -66,6 +77,11 @@ startup_shared_memory(void)
 		pg_atomic_init_u64(&weir_shared->state_bytes, 0);
 		pg_atomic_init_u64(&weir_shared->clock_shift, 0);
 		pg_atomic_init_u64(&weir_shared->starved, 0);
+		for (int i = 0; i < weir_max_workers; i++)
+		{
+			pg_atomic_init_u64(&weir_shared->slots[i].read_to, 0);
+			pg_atomic_init_u64(&weir_shared->slots[i].read_by, 0);
+		}
 		ConditionVariableInit(&weir_shared->answered);
 		weir_shared->n_waits = MaxBackends;
 		weir_shared->waits = (WeirWait *)
@@ -74,6 +90,10 @@ startup_shared_memory(void)
 					  weir_max_workers * sizeof(WeirSlot)));
 		for (int i = 0; i < weir_shared->n_waits; i++)
 			SpinLockInit(&weir_shared->waits[i].mutex);
+		weir_shared->n_places = number_of_places();
+		weir_shared->places = (WeirBackfillPlace *)
+			((char *) weir_shared->waits +
+			 MAXALIGN(MaxBackends * sizeof(WeirWait)));
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -194,6 +214,11 @@ weir_leave_database(Oid database)
 	/* core waits five seconds for others to leave */
 	weir_shared->leave_until =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 6000);
+	/* a scan looks at nothing while it waits; its worker will see it gone */
+	for (int i = 0; i < weir_shared->n_places; i++)
+		if (weir_shared->places[i].database == database &&
+			weir_shared->places[i].pid != 0)
+			kill(weir_shared->places[i].pid, SIGTERM);
 	LWLockRelease(weir_shared->lock);
 	nudge(database);
 }

@@ -48,28 +48,6 @@ static WeirWorker worker;
 
 /* ------------------------------------------------------------- start, end */
 
-/* Settings under which all of the worker's own statements run. */
-static void
-pin_own_settings(void)
-{
-	/* our acknowledgement needs the local flush, not a standby's */
-	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("search_path", "pg_catalog, pg_temp",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	/* nobody queues behind us */
-	SetConfigOption("lock_timeout", "1000", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("row_security", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	/* compiling costs more than it saves here */
-	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-}
-
 static void
 leave_slot(int code, Datum arg)
 {
@@ -107,7 +85,7 @@ start(const WeirWorkerArgs *args)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(args->database, InvalidOid, 0);
 	weir_watchdog_install();
-	pin_own_settings();
+	weir_pin_own_settings();
 	worker.database = args->database;
 	worker.turn = AllocSetContextCreate(TopMemoryContext, "pg_weir turn",
 										ALLOCSET_DEFAULT_SIZES);
@@ -128,6 +106,8 @@ start(const WeirWorkerArgs *args)
 	}
 	worker.slot->latch = MyLatch;
 	worker.slot->pid = MyProcPid;
+	pg_atomic_write_u64(&worker.slot->read_to, 0);
+	pg_atomic_write_u64(&worker.slot->read_by, 0);
 	LWLockRelease(weir_shared->lock);
 	before_shmem_exit(leave_slot, (Datum) 0);
 }

@@ -27,6 +27,13 @@ typedef struct WeirWorkerArgs
 
 extern PGDLLEXPORT void weir_worker_main(Datum arg);
 
+/*
+ * pinned_settings.c: settings under which all of our own statements run, and
+ * those of a view (name, value, ...).  Not in a transaction.
+ */
+extern void weir_pin_own_settings(void);
+extern void weir_pin_settings(List *settings);
+
 /* The share of a core that this process used lately, its threads included. */
 extern double weir_busy_share(void);
 
@@ -216,6 +223,13 @@ extern WeirBooks *weir_run_books(WeirRun *run, int32 partition);
  * itself the view's memory is torn and must be closed.
  */
 extern void weir_run_fold(WeirRun *run, const WeirBatch *batch);
+
+/*
+ * The same without a subtransaction, which a parallel query does not allow.  If
+ * an expression raises, run->stop is set and the caller aborts its transaction.
+ * For rows with origins.
+ */
+extern void weir_run_fold_unguarded(WeirRun *run, const WeirBatch *batch);
 
 /*
  * The source was truncated: all groups are of no rows now.  A view that only

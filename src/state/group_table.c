@@ -10,7 +10,11 @@
  * a view in 32 bits.  Batches are probed with prefetching: at a million
  * groups each probe would otherwise wait for memory twice.
  *
- * Groups are never moved and, without retraction, never removed.
+ * Groups are never moved.  One whose rows have all been taken back is removed:
+ * its slot is closed by shifting those behind it back, so that no probe passes
+ * over graves, and its units go to a free list of their size.  Keys that come
+ * and go thereby live on the same memory.  Neighbours are not joined again: a
+ * view whose keys grow longer and longer keeps what its short ones had.
  *
  *-------------------------------------------------------------------------
  */
@@ -49,6 +53,10 @@ struct WeirGroupTable
 	char	  **blocks;			/* addresses in this process */
 	dsa_pointer *blocks_at;
 	uint32		next_unit;		/* in the last block */
+
+	/* references of removed groups, by their size in units; 0: none */
+	uint32	   *free;
+	uint32		max_free;		/* entries of `free` */
 };
 
 /* Takes budget and memory together; the caller gives both back together. */
@@ -120,6 +128,8 @@ weir_group_table_destroy(WeirGroupTable *table)
 		pfree(table->blocks);
 		pfree(table->blocks_at);
 	}
+	if (table->free != NULL)
+		pfree(table->free);
 	pfree(table->fresh);
 	pfree(table);
 }
@@ -173,24 +183,93 @@ add_block(WeirGroupTable *table)
 	table->next_unit = table->n_blocks == 1 ? 1 : 0;
 }
 
+static inline uint32
+units_of(const WeirGroupTable *table, uint32 key_len)
+{
+	return (uint32) ((sizeof(WeirGroup) + table->words_size + key_len + 7) / 8);
+}
+
+/* Room for `units` in the free lists, so that give_units() cannot fail. */
+static void
+make_free_lists(WeirGroupTable *table, uint32 units)
+{
+	uint32		max = Max(units + 1, table->max_free * 2);
+
+	if (units < table->max_free)
+		return;
+	if (table->free == NULL)
+		table->free = MemoryContextAlloc(table->mcxt, max * sizeof(uint32));
+	else
+		table->free = repalloc(table->free, max * sizeof(uint32));
+	memset(table->free + table->max_free, 0,
+		   (max - table->max_free) * sizeof(uint32));
+	table->max_free = max;
+}
+
+/* Free units begin with the reference of the next ones of their size. */
+static void
+give_units(WeirGroupTable *table, uint32 ref, uint32 units)
+{
+	memcpy(group_at(table, ref), &table->free[units], sizeof(uint32));
+	table->free[units] = ref;
+}
+
+/*
+ * Units of a removed group: of the very size, or, when the alternative is
+ * another block, a piece of larger ones.
+ */
+static uint32
+take_free_units(WeirGroupTable *table, uint32 units, bool exact)
+{
+	uint32		last = exact ? units + 1 : table->max_free;
+
+	for (uint32 size = units; size < last && size < table->max_free; size++)
+	{
+		uint32		ref = table->free[size];
+
+		if (ref == 0)
+			continue;
+		memcpy(&table->free[size], group_at(table, ref), sizeof(uint32));
+		if (size > units)
+			give_units(table, ref + units, size - units);
+		return ref;
+	}
+	return 0;
+}
+
+static uint32
+take_units(WeirGroupTable *table, uint32 units)
+{
+	uint32		ref = take_free_units(table, units, true);
+
+	if (ref != 0)
+		return ref;
+	if (table->n_blocks == 0 || table->next_unit + units > BLOCK_UNITS)
+	{
+		ref = take_free_units(table, units, false);
+		if (ref != 0)
+			return ref;
+		add_block(table);
+	}
+	ref = ((uint32) (table->n_blocks - 1) << BLOCK_BITS) | table->next_unit;
+	table->next_unit += units;
+	return ref;
+}
+
 /* A fresh group that is in no slot yet. */
 static uint32
 make_group(WeirGroupTable *table, uint32 hash, const char *image, uint32 len)
 {
-	Size		bytes = sizeof(WeirGroup) + table->words_size + len;
-	uint32		units = (uint32) ((bytes + 7) / 8);
+	uint32		units = units_of(table, len);
 	uint32		ref;
 	WeirGroup  *group;
 
 	if (units > BLOCK_UNITS - 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a group of %zu bytes is too large", bytes)));
-	if (table->n_blocks == 0 || table->next_unit + units > BLOCK_UNITS)
-		add_block(table);
-	ref = ((uint32) (table->n_blocks - 1) << BLOCK_BITS) | table->next_unit;
-	table->next_unit += units;
-
+				 errmsg("a group of %zu bytes is too large",
+						(Size) units * 8)));
+	ref = take_units(table, units);
 	group = group_at(table, ref);
 	group->hash = hash;
 	group->key_len = len;
@@ -382,4 +461,76 @@ weir_group_rows(const WeirGroupTable *table, const WeirGroup *group)
 	if (table->presence == WEIR_NO_PRESENCE)
 		return 1;
 	return *(const int64 *) (WEIR_GROUP_WORDS(group) + table->presence);
+}
+
+void
+weir_group_reset(WeirGroupTable *table, WeirGroup *group)
+{
+	for (int i = 0; i < table->n_states; i++)
+		if (table->states[i].ops->by_reference)
+			table->states[i].ops->release(&table->states[i],
+										  WEIR_GROUP_WORDS(group) +
+										  table->states[i].offset);
+	memcpy(WEIR_GROUP_WORDS(group), table->fresh, table->words_size);
+}
+
+/* The slot of a group that is in the table. */
+static uint64
+slot_of(const WeirGroupTable *table, const WeirGroup *group)
+{
+	uint64		mask = table->n_slots - 1;
+	uint64		at = group->hash & mask;
+
+	while ((uint32) (table->slots[at] >> 32) != group->hash ||
+		   group_at(table, (uint32) table->slots[at]) != group)
+	{
+		if (table->slots[at] == 0)
+			elog(ERROR, "group is not in its table");
+		at = (at + 1) & mask;
+	}
+	return at;
+}
+
+/*
+ * Empties a slot and moves back what was put behind it because it was taken
+ * (Knuth, The Art of Computer Programming 3, 6.4, algorithm R).
+ */
+static void
+close_slot(WeirGroupTable *table, uint64 hole)
+{
+	uint64		mask = table->n_slots - 1;
+
+	for (uint64 at = (hole + 1) & mask; table->slots[at] != 0;
+		 at = (at + 1) & mask)
+	{
+		uint64		home = (table->slots[at] >> 32) & mask;
+
+		/* may it stand in the hole: is its home not between hole and at? */
+		if (((at - home) & mask) >= ((at - hole) & mask))
+		{
+			table->slots[hole] = table->slots[at];
+			hole = at;
+		}
+	}
+	table->slots[hole] = 0;
+}
+
+void
+weir_group_table_remove(WeirGroupTable *table, WeirGroup *group)
+{
+	uint32		units = units_of(table, group->key_len);
+	uint64		slot = slot_of(table, group);
+	uint32		ref = (uint32) table->slots[slot];
+
+	make_free_lists(table, units);
+	weir_group_reset(table, group);
+	close_slot(table, slot);
+	give_units(table, ref, units);
+	table->n_groups--;
+}
+
+const char *
+weir_group_table_fresh(const WeirGroupTable *table)
+{
+	return table->fresh;
 }

@@ -175,7 +175,10 @@ extern int64 weir_group_rows(const WeirGroupTable *table,
 /* Makes a group one of no rows; it keeps its TIDs.  After a TRUNCATE. */
 extern void weir_group_reset(WeirGroupTable *table, WeirGroup *group);
 
-/* Takes a group out and frees it.  No cursor over the table may be open. */
+/*
+ * Takes a group out and frees it.  No cursor over the table may be open: groups
+ * change their slots.
+ */
 extern void weir_group_table_remove(WeirGroupTable *table, WeirGroup *group);
 
 /* ---- state_bytes.c: a group as one bytea, and back ---- */
@@ -193,7 +196,9 @@ extern WeirGroup *weir_group_load(WeirGroupTable *table,
 
 /*
  * Merges the bytes of a group, of another process, into the group of the same
- * key, made if it is new; returns that.
+ * key, made if it is new; returns that.  Errors: as weir_group_load(), 53200
+ * when the budget is spent, and what a comparison of min and max raises; the
+ * states are as they were then.
  */
 extern WeirGroup *weir_group_merge(WeirGroupTable *table,
 								   const char *bytes, Size len);
@@ -202,5 +207,6 @@ extern WeirGroup *weir_group_merge(WeirGroupTable *table,
 extern WeirState *weir_group_table_states(const WeirGroupTable *table,
 										  int *n_states, Size *words_size);
 extern const WeirKeyFormat *weir_group_table_format(const WeirGroupTable *table);
+extern const char *weir_group_table_fresh(const WeirGroupTable *table);
 
 #endif							/* WEIR_STATE_H */

@@ -26,7 +26,7 @@
 #include "port/pg_bswap.h"
 #include "port/pg_crc32c.h"
 
-#define STATE_VERSION 2
+#define STATE_VERSION 3
 
 typedef struct Header
 {
@@ -156,21 +156,26 @@ damaged(const char *what)
 			 errhint("Run weir.rebuild on the view.")));
 }
 
-WeirGroup *
-weir_group_load(WeirGroupTable *table, const char *bytes, Size len)
+/* A group taken from its bytes: words and key image, one allocation. */
+typedef struct Unpacked
 {
+	char	   *words;
+	char	   *image;			/* aligned, as images must be */
+	uint32		key_len;
+	uint32		hash;
+	const char *values;			/* the by-reference parts */
+} Unpacked;
+
+static void
+unpack_group(const WeirGroupTable *table, const char *bytes, Size len,
+			 Unpacked *group)
+{
+	const WeirKeyFormat *format = weir_group_table_format(table);
 	int			n_states;
 	Size		words_size;
-	WeirState  *states = weir_group_table_states(table, &n_states, &words_size);
-	const char *end = bytes + len;
-	char	   *words;
-	char	   *image;
-	uint32		hash;
-	uint32		key_len;
-	WeirGroup  *group;
 	Header		header;
-	const char *values;
 
+	(void) weir_group_table_states(table, &n_states, &words_size);
 	if (len < sizeof(header))
 		damaged("It is shorter than its header.");
 	memcpy(&header, bytes, sizeof(header));
@@ -184,27 +189,144 @@ weir_group_load(WeirGroupTable *table, const char *bytes, Size len)
 		damaged("Its checksum does not match.");
 	if (header.n_states != n_states || header.words_len != words_size ||
 		header.key_len % sizeof(uint64) != 0 ||
-		header.key_len > weir_key_room(weir_group_table_format(table)))
+		header.key_len > weir_key_room(format))
 		damaged("It does not have the shape of the view's groups.");
 
-	key_len = header.key_len;
-	words = palloc(words_size + key_len + 8);	/* aligned, as images must be */
-	image = words + words_size;
-	values = unpack(bytes + sizeof(header), end, words, words_size + key_len);
-	if (values == NULL)
+	group->key_len = header.key_len;
+	group->words = palloc(words_size + group->key_len + 8);
+	group->image = group->words + words_size;
+	group->values = unpack(bytes + sizeof(header), bytes + len, group->words,
+						   words_size + group->key_len);
+	if (group->values == NULL)
 		damaged("Its words run over its end.");
-	hash = weir_key_hash(weir_group_table_format(table), image, key_len);
-	weir_group_table_upsert(table, 1, &image, &key_len, &hash, &group);
-	memcpy(WEIR_GROUP_WORDS(group), words, words_size);
-	pfree(words);
+	group->hash = weir_key_hash(format, group->image, group->key_len);
+}
+
+/*
+ * The by-reference parts of the states in words.  *loaded tells, also when it
+ * raises, how many states have something to release.
+ */
+static void
+load_values(const WeirGroupTable *table, char *words, const char *values,
+			const char *end, volatile int *loaded)
+{
+	int			n_states;
+	Size		words_size;
+	WeirState  *states = weir_group_table_states(table, &n_states, &words_size);
+
+	for (*loaded = 0; *loaded < n_states;)
+	{
+		WeirState  *state = &states[(*loaded)++];
+
+		if (!state->ops->by_reference)
+			continue;
+		values = state->ops->load(state, words + state->offset, values, end);
+		if (values == NULL)
+			damaged("A value runs over its end.");
+	}
+}
+
+static void
+release_values(const WeirGroupTable *table, char *words, int n)
+{
+	int			n_states;
+	Size		words_size;
+	WeirState  *states = weir_group_table_states(table, &n_states, &words_size);
+
+	for (int i = 0; i < n; i++)
+		if (states[i].ops->by_reference)
+			states[i].ops->release(&states[i], words + states[i].offset);
+}
+
+WeirGroup *
+weir_group_load(WeirGroupTable *table, const char *bytes, Size len)
+{
+	int			n_states;
+	Size		words_size;
+	WeirGroup  *group;
+	Unpacked	from;
+	volatile int loaded;
+
+	(void) weir_group_table_states(table, &n_states, &words_size);
+	unpack_group(table, bytes, len, &from);
+	weir_group_table_upsert(table, 1, &from.image, &from.key_len, &from.hash,
+							&group);
+	memcpy(WEIR_GROUP_WORDS(group), from.words, words_size);
+	pfree(from.words);
+	load_values(table, WEIR_GROUP_WORDS(group), from.values, bytes + len,
+				&loaded);
+	return group;
+}
+
+/*
+ * A copy of a group's states, their by-reference parts included.  Goes by way
+ * of the bytes: a group that is merged into has seldom much in it.
+ */
+static char *
+copy_states(const WeirGroupTable *table, const WeirGroup *group,
+			char *copy, volatile int *loaded)
+{
+	int			n_states;
+	Size		words_size;
+	WeirState  *states = weir_group_table_states(table, &n_states, &words_size);
+	StringInfoData values;
+
+	initStringInfo(&values);
+	memcpy(copy, WEIR_GROUP_WORDS(group), words_size);
 	for (int i = 0; i < n_states; i++)
 		if (states[i].ops->by_reference)
+			states[i].ops->save(&states[i],
+								WEIR_GROUP_WORDS(group) + states[i].offset,
+								&values);
+	load_values(table, copy, values.data, values.data + values.len, loaded);
+	pfree(values.data);
+	return copy;
+}
+
+/*
+ * What can raise happens on copies; the group then takes their place at one
+ * stroke.  A new group simply takes what has come.
+ */
+WeirGroup *
+weir_group_merge(WeirGroupTable *table, const char *bytes, Size len)
+{
+	int			n_states;
+	Size		words_size;
+	WeirState  *states = weir_group_table_states(table, &n_states, &words_size);
+	char	   *sum = palloc(words_size + 8);
+	WeirGroup  *group;
+	Unpacked	from;
+	volatile int in_from = 0;
+	volatile int in_sum = 0;
+
+	unpack_group(table, bytes, len, &from);
+	PG_TRY();
+	{
+		load_values(table, from.words, from.values, bytes + len, &in_from);
+		weir_group_table_upsert(table, 1, &from.image, &from.key_len,
+								&from.hash, &group);
+		if (memcmp(WEIR_GROUP_WORDS(group), weir_group_table_fresh(table),
+				   words_size) == 0)
+			memcpy(WEIR_GROUP_WORDS(group), from.words, words_size);
+		else
 		{
-			values = states[i].ops->load(&states[i],
-										 WEIR_GROUP_WORDS(group) + states[i].offset,
-										 values, end);
-			if (values == NULL)
-				damaged("A value runs over its end.");
+			copy_states(table, group, sum, &in_sum);
+			for (int i = 0; i < n_states; i++)
+				states[i].ops->merge(&states[i], sum + states[i].offset,
+									 from.words + states[i].offset);
+			release_values(table, WEIR_GROUP_WORDS(group), n_states);
+			memcpy(WEIR_GROUP_WORDS(group), sum, words_size);
+			release_values(table, from.words, n_states);
 		}
+	}
+	PG_CATCH();
+	{
+		release_values(table, from.words, in_from);
+		release_values(table, sum, in_sum);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	pfree(from.words);
+	pfree(sum);
 	return group;
 }

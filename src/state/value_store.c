@@ -68,7 +68,8 @@ weir_value_put(WeirValueStore *store, const void *bytes, Size len)
 	}
 	value = value_at(store, pointer);
 	value->len = len;
-	memcpy(value->data, bytes, len);
+	if (bytes != NULL)
+		memcpy(value->data, bytes, len);
 	value->prev = InvalidDsaPointer;
 	value->next = store->first;
 	if (DsaPointerIsValid(store->first))
@@ -85,6 +86,12 @@ weir_value_get(WeirValueStore *store, WeirValueRef ref, Size *len)
 
 	*len = value->len;
 	return value->data;
+}
+
+char *
+weir_value_edit(WeirValueStore *store, WeirValueRef ref)
+{
+	return value_at(store, ref)->data;
 }
 
 void
