@@ -309,4 +309,39 @@ weir_json_query_type(Node *node)
 	((void) LogLogicalMessage(prefix, message, size, true))
 #endif
 
+/*
+ * Replication slots and logical decoding (source/).
+ *
+ * 16 says why a slot is invalid, where 15 has the position at which it became
+ * so.  17 made slots that standbys keep a copy of, and the right to move on
+ * conditional on those.  18 lets one acquire invalid slots.  17 also hands out
+ * tuples without a wrapper.
+ */
+#if PG_VERSION_NUM >= 160000
+#define weir_slot_is_invalid(data) ((data)->invalidated != RS_INVAL_NONE)
+#else
+#define weir_slot_is_invalid(data) (!XLogRecPtrIsInvalid((data)->invalidated_at))
+#endif
+
+#if PG_VERSION_NUM >= 170000
+#define WEIR_CREATE_SLOT(name, plugin) \
+	"pg_catalog.pg_create_logical_replication_slot(" name ", " plugin \
+	", failover => true)"
+#define weir_slot_has_failover() (MyReplicationSlot->data.failover)
+#define weir_standbys_have(lsn) StandbySlotsHaveCaughtup(lsn, DEBUG1)
+#define weir_change_tuple(tuple) (tuple)
+#else
+#define WEIR_CREATE_SLOT(name, plugin) \
+	"pg_catalog.pg_create_logical_replication_slot(" name ", " plugin ")"
+#define weir_slot_has_failover() (false)
+#define weir_standbys_have(lsn) (true)
+#define weir_change_tuple(buf) ((buf) != NULL ? &(buf)->tuple : NULL)
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define weir_slot_acquire(name) ReplicationSlotAcquire(name, true, true)
+#else
+#define weir_slot_acquire(name) ReplicationSlotAcquire(name, true)
+#endif
+
 #endif							/* WEIR_COMPAT_H */

@@ -217,6 +217,7 @@ static void
 float_sum_init(const WeirState *state, char *words)
 {
 	memset(words, 0, sizeof(FloatSum));
+	((FloatSum *) words)->sum = -0.0;	/* the sum of -0 and -0 is -0 */
 }
 
 static inline void
@@ -287,7 +288,7 @@ float_total(const FloatSum *sum)
 		return INFINITY;
 	if (sum->minus_infinities > 0)
 		return -INFINITY;
-	total = sum->sum + sum->carry;
+	total = sum->carry == 0 ? sum->sum : sum->sum + sum->carry;
 	if (!isfinite(total))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
@@ -330,7 +331,7 @@ weir_float_avg(const WeirState *state, const char *words, bool *isnull)
 
 	*isnull = sum->n == 0;
 	return *isnull ? (Datum) 0 :
-		Float8GetDatum(float_total(sum) / (double) sum->n);
+		Float8GetDatum((0.0 + float_total(sum)) / (double) sum->n);
 }
 
 const WeirStateOps weir_float_sum = {
