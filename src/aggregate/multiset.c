@@ -30,6 +30,9 @@
  * group of a million values is thus a TOASTed row of megabytes per commit:
  * min and max over a table suit groups of up to some thousands.
  *
+ * A row costs 0.5 us (bigint, 10,000 groups of 60 values) to 2.3 us (text, one
+ * group of 400,000).
+ *
  * The stored order is trusted when it is loaded.  As with an index, a change of
  * a collation's rules needs a rebuild.
  *

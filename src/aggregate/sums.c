@@ -200,8 +200,8 @@ const WeirStateOps weir_int_sum = {
 /*
  * A compensated sum (Neumaier 1974): `carry` holds what rounding lost, so that
  * the order of the rows hardly matters.  NaN and infinities are counted
- * beside the sum.  A quarter of the cost of the exact sum in exact_float.c, for
- * rows that nobody takes back.
+ * beside the sum.  Two thirds of the state of the exact sum in exact_float.c,
+ * and nothing in the value store, for rows that nobody takes back.
  */
 typedef struct FloatSum
 {
