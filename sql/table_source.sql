@@ -51,7 +51,7 @@ CREATE TABLE per_customer WITH (weir.continuous) AS
 	WHERE amount > 0 GROUP BY customer, day WITH NO DATA;
 SELECT * FROM inventory();
 SELECT indexdef FROM pg_indexes WHERE tablename = 'per_customer' ORDER BY 1;
-SELECT weir.definition('per_customer');
+SELECT regexp_replace(weir.definition('per_customer'), '(orders|purchases)\.', '', 'g') AS definition;
 SELECT state, message, hint FROM weir.views WHERE view = 'per_customer'::regclass;
 SELECT * FROM weir.partitions WHERE view = 'per_customer'::regclass;
 SELECT source, views, partitions, rows_in, lag FROM weir.stat_sources WHERE source = 'orders'::regclass;
@@ -261,7 +261,7 @@ ALTER TABLE orders RENAME TO purchases;
 ALTER TABLE purchases RENAME amount TO price;
 ALTER TABLE purchases ADD COLUMN extra int;
 ALTER TABLE purchases DROP COLUMN unread;
-SELECT weir.definition('per_customer');
+SELECT regexp_replace(weir.definition('per_customer'), '(orders|purchases)\.', '', 'g') AS definition;
 \set VERBOSITY terse
 ALTER TABLE purchases ALTER COLUMN price TYPE bigint;
 ALTER TABLE purchases DROP COLUMN price;

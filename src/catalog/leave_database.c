@@ -9,6 +9,10 @@
  * runs; they commit, leave, and stay away for as long as it may wait.  Who may
  * not run the statement does not get to send them away.
  *
+ * DROP DATABASE does not wait for replication slots, though: one that is in use
+ * is an error at once, and one that is not goes with the database.  So there we
+ * wait ourselves until our worker has put its slot down.
+ *
  *-------------------------------------------------------------------------
  */
 #include "weir.h"
@@ -21,9 +25,14 @@
 #include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "replication/slot.h"
 #include "runtime/shared.h"
+#include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 /* The database that the statement wants alone, or InvalidOid. */
 static Oid
@@ -77,6 +86,24 @@ is_allowed(Node *stmt, Oid database)
 	return result;
 }
 
+/* Until no slot of the database is in use, as long as core waits for sessions. */
+static void
+wait_for_slots(Oid database)
+{
+	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
+	int			n;
+	int			n_active;
+
+	while (ReplicationSlotsCountDBSlots(database, &n, &n_active) &&
+		   n_active > 0 && GetCurrentTimestamp() < give_up)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 void
 weir_make_room(Node *stmt)
 {
@@ -93,7 +120,9 @@ weir_make_room(Node *stmt)
 			return;
 	}
 	database = wanted_database(stmt);
-	if (OidIsValid(database) &&
-		is_allowed(stmt, database))
-		weir_leave_database(database);
+	if (!OidIsValid(database) || !is_allowed(stmt, database))
+		return;
+	weir_leave_database(database);
+	if (IsA(stmt, DropdbStmt) && weir_preloaded)
+		wait_for_slots(database);
 }
