@@ -231,7 +231,7 @@ CREATE FUNCTION long(i int, bytes int) RETURNS text LANGUAGE sql AS
 INSERT INTO docs SELECT i, 'k' || i % 3, i, long(i, 9000), repeat(chr(97 + i % 5), 40000), 't' || i FROM generate_series(1, 30) i;
 EOF2
 	$oracle->create('bodies', 'SELECT k, sum(length(body)) AS l, min(body) AS mi, max(packed) AS ma, count(packed) AS c FROM docs GROUP BY k');
-	$oracle->create('by_body', 'SELECT body, count(*) AS c, sum(n) AS n FROM docs GROUP BY body');
+	$oracle->create('by_body', 'SELECT md5(body) AS body, count(*) AS c, sum(n) AS n FROM docs GROUP BY 1');
 	$oracle->create('by_left', 'SELECT left(body, 1) AS l, length(packed) AS p, sum(n) AS n, max(title) AS t FROM docs GROUP BY 1, 2');
 	each_step([qw(bodies by_body by_left)],
 		'values out of line, before the view' => 'SELECT',
