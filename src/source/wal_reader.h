@@ -23,13 +23,23 @@
 typedef struct WalColumns
 {
 	int			n;				/* wanted columns */
-	AttrNumber *to;				/* in the source */
-	AttrNumber *from;			/* in the relation; 0: it has no such column */
-	bool		straight;		/* the two are the same */
+	int		   *place;			/* per column of the relation, up to the last
+								 * wanted one: where it goes, or -1 */
+	int			n_absent;
+	int		   *absent;			/* places that no column of it fills */
 	int			n_varlena;
-	AttrNumber *varlena;		/* those of `to` that could be compressed */
+	int		   *varlena;		/* places of what could be compressed */
 	bool		identified;		/* the replica identity has them all */
 } WalColumns;
+
+/* What one needs to know of a column to step over it. */
+typedef struct WalColumn
+{
+	int			offset;			/* -1: it depends on the row */
+	int16		len;
+	bool		byval;
+	char		align;
+} WalColumn;
 
 /*
  * A relation as it was at some position.  Changes in the buffer point to it, so
@@ -43,11 +53,10 @@ typedef struct WalShape
 	Oid		   *sources;		/* watched relations, itself or above it */
 	WalColumns *columns;		/* per source */
 	Bitmapset  *wanted;			/* of its columns, by any of them */
-	TupleDesc	desc;			/* up to the last wanted column */
+	int			natts;			/* up to the last wanted one */
+	WalColumn  *atts;
 	bool	   *missing_nulls;	/* NULL: rows that lack columns have NULLs */
 	Datum	   *missing;
-	Datum	   *values;			/* scratch, if any is not straight */
-	bool	   *nulls;
 } WalShape;
 
 /* A watched relation, and what is below it if it is partitioned. */

@@ -27,6 +27,7 @@
 #include "access/htup_details.h"
 #include "access/sysattr.h"
 #include "access/tupdesc_details.h"
+#include "access/tupmacs.h"
 #include "access/xlog.h"
 #include "catalog/partition.h"
 #include "utils/datum.h"
@@ -376,26 +377,29 @@ map_columns(WalShape *shape, Relation rel, const WalWatch *watch,
 			const Bitmapset *identity, WalColumns *columns)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
-	int			room = bms_num_members(watch->wanted);
+	int			room = bms_num_members(watch->wanted) + 1;
 	int			attnum = -1;
 
-	columns->to = palloc(sizeof(AttrNumber) * (room + 1));
-	columns->from = palloc(sizeof(AttrNumber) * (room + 1));
-	columns->varlena = palloc(sizeof(AttrNumber) * (room + 1));
-	columns->straight = true;
+	columns->place = palloc(sizeof(int) * (desc->natts + 1));
+	for (int i = 0; i < desc->natts; i++)
+		columns->place[i] = -1;
+	columns->absent = palloc(sizeof(int) * room);
+	columns->varlena = palloc(sizeof(int) * room);
 	columns->identified = true;
 	while ((attnum = bms_next_member(watch->wanted, attnum)) > 0)
 	{
 		AttrNumber	from = find_column(rel, watch->relid, attnum);
 
-		columns->to[columns->n] = attnum;
-		columns->from[columns->n++] = from;
-		columns->straight &= from == attnum;
+		columns->n++;
 		if (from == InvalidAttrNumber)
+		{
+			columns->absent[columns->n_absent++] = attnum - 1;
 			continue;			/* nothing was in it */
+		}
+		columns->place[from - 1] = attnum - 1;
 		shape->wanted = bms_add_member(shape->wanted, from);
 		if (TupleDescAttr(desc, from - 1)->attlen == -1)
-			columns->varlena[columns->n_varlena++] = attnum;
+			columns->varlena[columns->n_varlena++] = attnum - 1;
 		if (rel->rd_rel->relreplident != REPLICA_IDENTITY_FULL &&
 			!bms_is_member(from - FirstLowInvalidHeapAttributeNumber, identity))
 			columns->identified = false;
@@ -422,24 +426,39 @@ copy_missing(WalShape *shape, TupleDesc desc, int natts)
 	}
 }
 
-/* Its columns up to the last one that is wanted: no more is taken apart. */
+/*
+ * Its columns up to the last one that is wanted: no more is taken apart.  Those
+ * before the first of variable length always lie at the same place, if no NULL
+ * comes before them.
+ */
 static void
-copy_desc(WalShape *shape, Relation rel)
+copy_columns(WalShape *shape, Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
-	int			natts = 0;
 	int			attnum = -1;
-	Form_pg_attribute *attrs;
+	int			offset = 0;
 
 	while ((attnum = bms_next_member(shape->wanted, attnum)) > 0)
-		natts = attnum;
-	attrs = palloc(sizeof(Form_pg_attribute) * (natts + 1));
-	for (int i = 0; i < natts; i++)
-		attrs[i] = TupleDescAttr(desc, i);
-	shape->desc = CreateTupleDesc(natts, attrs);
-	copy_missing(shape, desc, natts);
-	shape->values = palloc(sizeof(Datum) * (natts + 1));
-	shape->nulls = palloc(sizeof(bool) * (natts + 1));
+		shape->natts = attnum;
+	shape->atts = palloc(sizeof(WalColumn) * (shape->natts + 1));
+	for (int i = 0; i < shape->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		WalColumn  *column = &shape->atts[i];
+
+		column->len = att->attlen;
+		column->byval = att->attbyval;
+		column->align = att->attalign;
+		column->offset = -1;
+		if (att->attlen < 0)
+			offset = -1;
+		if (offset >= 0)
+		{
+			column->offset = att_align_nominal(offset, att->attalign);
+			offset = column->offset + att->attlen;
+		}
+	}
+	copy_missing(shape, desc, shape->natts);
 }
 
 /* The watches that a relation belongs to, itself first. */
@@ -490,7 +509,7 @@ make_shape(WalShapes *shapes, Relation rel)
 		map_columns(shape, rel, watch, identity, &shape->columns[i]);
 	}
 	shape->n_sources = list_length(sources);
-	copy_desc(shape, rel);
+	copy_columns(shape, rel);
 	MemoryContextSwitchTo(old);
 	return shape;
 }
@@ -532,17 +551,56 @@ expand(Datum *value)
 		*value = PointerGetDatum(detoast_attr(v));
 }
 
-static void
-deform(const WalShape *shape, HeapTuple tuple, Datum *values, bool *nulls)
+/*
+ * As heap_deform_tuple(), but only as far as it is wanted, and to where it is
+ * wanted.  (That one has begun to refuse tuples of more columns than the
+ * descriptor has.)
+ */
+static inline void
+deform(const WalShape *shape, const WalColumns *columns,
+	   HeapTupleHeader tuple, Datum *values, bool *nulls)
 {
-	heap_deform_tuple(tuple, shape->desc, values, nulls);
-	if (unlikely(shape->missing != NULL))
+	int			natts = Min(HeapTupleHeaderGetNatts(tuple), shape->natts);
+	bits8	   *bits = (tuple->t_infomask & HEAP_HASNULL) ? tuple->t_bits : NULL;
+	char	   *data = (char *) tuple + tuple->t_hoff;
+	bool		fixed = true;	/* nothing of another length came before */
+	int			offset = 0;
+	int			i;
+
+	for (i = 0; i < natts; i++)
 	{
-		for (int i = HeapTupleHeaderGetNatts(tuple->t_data); i < shape->desc->natts; i++)
+		const WalColumn *att = &shape->atts[i];
+		int			place = columns->place[i];
+
+		if (bits != NULL && att_isnull(i, bits))
 		{
-			values[i] = shape->missing[i];
-			nulls[i] = shape->missing_nulls[i];
+			fixed = false;
+			if (place >= 0)
+			{
+				nulls[place] = true;
+				values[place] = (Datum) 0;
+			}
+			continue;
 		}
+		if (fixed && att->offset >= 0)
+			offset = att->offset;
+		else
+			offset = att_align_pointer(offset, att->align, att->len, data + offset);
+		if (place >= 0)
+		{
+			nulls[place] = false;
+			values[place] = fetch_att(data + offset, att->byval, att->len);
+		}
+		offset = att_addlength_pointer(offset, att->len, data + offset);
+	}
+	for (; i < shape->natts; i++)
+	{
+		int			place = columns->place[i];
+
+		if (place < 0)
+			continue;
+		nulls[place] = shape->missing == NULL || shape->missing_nulls[i];
+		values[place] = nulls[place] ? (Datum) 0 : shape->missing[i];
 	}
 }
 
@@ -553,43 +611,29 @@ weir_change_row(const WeirChange *change, int i, bool old, Datum *values,
 	const WalRecord *record = change->internal;
 	const WalShape *shape = record->shape;
 	const WalColumns *columns;
-	HeapTupleData tuple;
 	char	   *data = wal_record_payload(record);
 
 	if (shape == NULL)
 		return false;
 	columns = &shape->columns[i];
-	if (old && record->old_len == 0 && columns->n == 0)
-		return record->kind == WEIR_CHANGE_DELETE;
-	tuple.t_len = old ? record->old_len : record->new_len;
-	if (tuple.t_len == 0)
+	if (old && record->old_len == 0)
+		return columns->n == 0 && record->kind == WEIR_CHANGE_DELETE;
+	if (!old && record->new_len == 0)
 		return false;
 	if (!old)
 		data += MAXALIGN(record->old_len);
-	tuple.t_data = (HeapTupleHeader) data;
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = shape->relid;
-
-	if (columns->straight)
-		deform(shape, &tuple, values, nulls);
-	else
+	deform(shape, columns, (HeapTupleHeader) data, values, nulls);
+	for (int k = 0; k < columns->n_absent; k++)
 	{
-		deform(shape, &tuple, shape->values, shape->nulls);
-		for (int k = 0; k < columns->n; k++)
-		{
-			int			to = columns->to[k] - 1;
-			int			from = columns->from[k] - 1;
-
-			nulls[to] = from < 0 || shape->nulls[from];
-			values[to] = nulls[to] ? (Datum) 0 : shape->values[from];
-		}
+		nulls[columns->absent[k]] = true;
+		values[columns->absent[k]] = (Datum) 0;
 	}
 	for (int k = 0; k < columns->n_varlena; k++)
 	{
-		int			at = columns->varlena[k] - 1;
+		int			place = columns->varlena[k];
 
-		if (!nulls[at])
-			expand(&values[at]);
+		if (!nulls[place])
+			expand(&values[place]);
 	}
 	return true;
 }
