@@ -129,12 +129,6 @@ plan_restricted(const Query *query)
 	return plan;
 }
 
-/* Until source/wal_slot.c has it: any definition there replaces this one. */
-__attribute__((weak)) void
-weir_slot_check_possible(void)
-{
-}
-
 /*
  * What the source must be so that its rows can be followed, beyond what the
  * query says of it.
