@@ -9,9 +9,8 @@
  * runs; they commit, leave, and stay away for as long as it may wait.  Who may
  * not run the statement does not get to send them away.
  *
- * DROP DATABASE does not wait for replication slots, though: one that is in use
- * is an error at once, and one that is not goes with the database.  So there we
- * wait ourselves until our worker has put its slot down.
+ * DROP DATABASE drops the replication slots of the database too, but does not
+ * wait for those that are in use.  So we do, for ours.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,11 +27,9 @@
 #include "pgstat.h"
 #include "replication/slot.h"
 #include "runtime/shared.h"
-#include "storage/latch.h"
+#include "source/changes.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 /* The database that the statement wants alone, or InvalidOid. */
 static Oid
@@ -86,19 +83,21 @@ is_allowed(Node *stmt, Oid database)
 	return result;
 }
 
-/* Until no slot of the database is in use, as long as core waits for sessions. */
+/* Waits until nobody has our slot of the database, five seconds at most. */
 static void
-wait_for_slots(Oid database)
+wait_for_slot(Oid database)
 {
-	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
-	int			n;
-	int			n_active;
+	char	   *name = weir_slot_name(database);
 
-	while (ReplicationSlotsCountDBSlots(database, &n, &n_active) &&
-		   n_active > 0 && GetCurrentTimestamp() < give_up)
+	for (int i = 0; i < 250; i++)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 10, PG_WAIT_EXTENSION);
+		ReplicationSlot *slot = SearchNamedReplicationSlot(name, true);
+
+		if (slot == NULL || slot->active_pid == 0)
+			break;
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 20L, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -120,9 +119,11 @@ weir_make_room(Node *stmt)
 			return;
 	}
 	database = wanted_database(stmt);
-	if (!OidIsValid(database) || !is_allowed(stmt, database))
-		return;
-	weir_leave_database(database);
-	if (IsA(stmt, DropdbStmt) && weir_preloaded)
-		wait_for_slots(database);
+	if (OidIsValid(database) &&
+		is_allowed(stmt, database))
+	{
+		weir_leave_database(database);
+		if (weir_preloaded && IsA(stmt, DropdbStmt))
+			wait_for_slot(database);
+	}
 }
