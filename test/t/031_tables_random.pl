@@ -78,10 +78,11 @@ my $oracle = WeirOracle->new($node, timeout => '60 s');
 # The server may just be going down or coming back; then once more.
 my $going = qr/terminating connection|server closed|not yet accepting|starting up|shutting down|in recovery mode|could not connect|connection to server/;
 
+our $patience = 60;
 sub sql
 {
 	my ($sql) = @_;
-	my $deadline = time + 60;
+	my $deadline = time + $patience;
 	while (1)
 	{
 		my ($rc, $out, $err) = $node->_try($sql);
@@ -157,6 +158,14 @@ sub options
 	return join ', ', @with;
 }
 
+# Of equal extremes (0 and 0.00) any may show, as in PostgreSQL.
+sub parameters
+{
+	my ($name) = @_;
+	return (with => options($name), $name =~ /^extremes/ ? (by => 'value') : (),
+		$name =~ /^ever/ ? (truth => $query{ever} =~ s/FROM log/FROM log_ever/r) : ());
+}
+
 # A name again and again: a view of a name's query
 my $made = 0;
 my $created = 0;
@@ -165,7 +174,7 @@ sub create_some
 	my $name = @later ? shift @later : one_of(keys %query);
 	my $query = $query{$name};
 	$name .= '_' . ++$made if $oracle->{views}{$name};
-	my %param = (with => options($name));
+	my %param = parameters($name);
 	# what 'ignore' has seen depends on the moment of its creation
 	return create_some() if $name =~ /^ever/;
 	sql($oracle->statement($name, $query, %param));
@@ -376,6 +385,8 @@ sub live_through
 		until ($found ||= look_for($point, $action))
 		{
 			last if time > $deadline;
+			# who dies of it is not waited for
+			local $patience = 0;
 			$prompted ||= eval { create_some() } || 1 if $point =~ $in_making;
 			$prompted ||= eval { sql("SELECT weir.rebuild('by_key')") } || 1 if $point =~ $in_rebuild;
 			if (!writing()) { finish_writers(); $node->wait_ready(5); start_writers(20) }
@@ -458,9 +469,7 @@ sub check
 
 for my $name (@now)
 {
-	my %param = (with => options($name));
-	$param{truth} = $query{$name} =~ s/FROM log/FROM log_ever/r if $name eq 'ever';
-	$oracle->create($name, $query{$name}, %param);
+	$oracle->create($name, $query{$name}, parameters($name));
 }
 eval {
 	check('creation');
