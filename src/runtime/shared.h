@@ -101,8 +101,8 @@ typedef struct WeirBackfillPlace
 	Latch	   *latch;
 	dsm_handle	queue;			/* from the process to the worker */
 	char		snapshot[64];	/* of OFFERED */
-	int			rate;			/* weir.backfill_rate; the process cannot read the
-								 * configuration during a parallel query */
+	int			rate;			/* weir.backfill_rate; the process cannot read
+								 * the configuration during a parallel query */
 	volatile Oid culprit;		/* as in WeirSlot */
 	TimestampTz started;		/* when the scan began; 0: not yet */
 	int64		rows_done;
