@@ -674,7 +674,9 @@ read_records(WeirWalReader *reader, Size max_bytes, int64 max_us)
 		if (!more || TransactionIdIsValid(reader->ddl_xid) ||
 			weir_wal_buffer_bytes(reader->buffer) >= max_bytes)
 			return;
-		if (++n % RECORDS_PER_LOOK == 0 && GetCurrentTimestamp() >= until)
+		/* on the way to `start` nothing is told, and nothing seems to move */
+		if (++n % RECORDS_PER_LOOK == 0 && GetCurrentTimestamp() >= until &&
+			reader->decoding->reader->EndRecPtr >= reader->start)
 			return;
 	}
 }
