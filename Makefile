@@ -59,6 +59,7 @@ OBJS = \
 	src/pg_weir.o \
 	src/runtime/backfill.o \
 	src/runtime/backfill_process.o \
+	src/runtime/backfill_scan.o \
 	src/runtime/change_feed.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
@@ -89,6 +90,7 @@ OBJS = \
 	src/state/group_key.o \
 	src/state/group_table.o \
 	src/state/state_bytes.o \
+	src/state/try_states.o \
 	src/state/value_store.o \
 	src/window/calendar.o \
 	src/window/tumble.o
@@ -102,9 +104,9 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options security
+REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan
+REGRESS += query_plan push_stream retract
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 

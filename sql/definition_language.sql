@@ -89,7 +89,7 @@ CREATE FOREIGN TABLE elsewhere (url text) SERVER other_server;
 CREATE FOREIGN TABLE clicks_child () INHERITS (plain) SERVER language_kafka OPTIONS (topic 'child', format 'json');
 CREATE FOREIGN TABLE clicks_grandchild () INHERITS (clicks_child) SERVER language_kafka OPTIONS (topic 'grandchild', format 'json');
 CALL try($$ SELECT url, count(*) FROM plain GROUP BY url $$);
-CALL try($$ SELECT url, count(*) FROM parted GROUP BY url $$);
+CALL try($$ SELECT url, count(*) FROM ONLY parted GROUP BY url $$);
 CALL try($$ SELECT url, count(*) FROM clicks_view GROUP BY url $$);
 CALL try($$ SELECT url, count(*) FROM plain_matview GROUP BY url $$);
 CALL try($$ SELECT url, count(*) FROM elsewhere GROUP BY url $$);

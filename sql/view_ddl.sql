@@ -150,9 +150,6 @@ EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF)
 	CREATE TABLE v WITH (weir.continuous) AS SELECT 1;
 
 -- Sources: a topic, one may read it, and it exists.
-CREATE TABLE plain (a int);
-CREATE TABLE v WITH (weir.continuous) AS SELECT count(*) FROM plain;
-DROP TABLE plain;
 SET ROLE regress_weir_reader;
 CREATE TABLE v WITH (weir.continuous) AS SELECT count(*) FROM app.clicks;
 RESET ROLE;

@@ -298,6 +298,18 @@ weir_json_query_type(Node *node)
 }
 
 /*
+ * Logical messages (fdw/stream_message.c), which are always transactional here.
+ * 17 can flush those that are not.  Who uses it includes replication/message.h.
+ */
+#if PG_VERSION_NUM >= 170000
+#define weir_log_message(prefix, message, size) \
+	((void) LogLogicalMessage(prefix, message, size, true, false))
+#else
+#define weir_log_message(prefix, message, size) \
+	((void) LogLogicalMessage(prefix, message, size, true))
+#endif
+
+/*
  * Replication slots and logical decoding (source/).
  *
  * 16 says why a slot is invalid, where 15 has the position at which it became
@@ -330,18 +342,6 @@ weir_json_query_type(Node *node)
 #define weir_slot_acquire(name) ReplicationSlotAcquire(name, true, true)
 #else
 #define weir_slot_acquire(name) ReplicationSlotAcquire(name, true)
-#endif
-
-/*
- * Logical messages (fdw/stream_message.c), which are always transactional here.
- * 17 can flush those that are not.  Who uses it includes replication/message.h.
- */
-#if PG_VERSION_NUM >= 170000
-#define weir_log_message(prefix, message, size) \
-	((void) LogLogicalMessage(prefix, message, size, true, false))
-#else
-#define weir_log_message(prefix, message, size) \
-	((void) LogLogicalMessage(prefix, message, size, true))
 #endif
 
 #endif							/* WEIR_COMPAT_H */

@@ -22,7 +22,7 @@
 
 /* min(x) and max(x): how the states compare, by the type of x. */
 static const WeirStateOps *
-extreme_ops(Oid type)
+extreme_ops(Oid type, bool retracts)
 {
 	switch (type)
 	{
@@ -34,17 +34,17 @@ extreme_ops(Oid type)
 		case TIMESTAMPOID:
 		case TIMESTAMPTZOID:
 		case CASHOID:
-			return &weir_extreme_signed;
+			return retracts ? &weir_multiset_signed : &weir_extreme_signed;
 		case OIDOID:
 		case XID8OID:
 		case LSNOID:
-			return &weir_extreme_unsigned;
+			return retracts ? &weir_multiset_unsigned : &weir_extreme_unsigned;
 		case FLOAT4OID:
-			return &weir_extreme_float4;
+			return retracts ? &weir_multiset_float4 : &weir_extreme_float4;
 		case FLOAT8OID:
-			return &weir_extreme_float8;
+			return retracts ? &weir_multiset_float8 : &weir_extreme_float8;
 		default:
-			return &weir_extreme_general;
+			return retracts ? &weir_multiset_general : &weir_extreme_general;
 	}
 }
 
@@ -89,6 +89,7 @@ WeirClass
 weir_classify(const Aggref *aggref, bool retracts)
 {
 	WeirClass	result = {NULL, NULL, false};
+	bool		least;
 
 #define SERVED_BY(ops_, finish_) \
 	do { result.ops = &(ops_); result.finish = (finish_); } while (0)
@@ -134,10 +135,16 @@ weir_classify(const Aggref *aggref, bool retracts)
 				SERVED_BY(weir_float_sum, weir_float_avg);
 			break;
 		case F_SUM_NUMERIC:
-			SERVED_BY(weir_numeric_sum, weir_numeric_sum_finish);
+			if (retracts)
+				SERVED_BY(weir_numeric_exact, weir_numeric_sum_finish);
+			else
+				SERVED_BY(weir_numeric_sum, weir_numeric_sum_finish);
 			break;
 		case F_AVG_NUMERIC:
-			SERVED_BY(weir_numeric_sum, weir_numeric_avg);
+			if (retracts)
+				SERVED_BY(weir_numeric_exact, weir_numeric_avg);
+			else
+				SERVED_BY(weir_numeric_sum, weir_numeric_avg);
 			break;
 		case F_SUM_INTERVAL:
 			SERVED_BY(weir_interval_sum, weir_interval_sum_finish);
@@ -146,9 +153,16 @@ weir_classify(const Aggref *aggref, bool retracts)
 			SERVED_BY(weir_interval_sum, weir_interval_avg);
 			break;
 		default:
-			if (is_extreme(aggref->aggfnoid, &result.least))
+			if (is_extreme(aggref->aggfnoid, &least))
+				result.ops = extreme_ops(argument_type(aggref), retracts);
+			if (result.ops != NULL && retracts)
 			{
-				result.ops = extreme_ops(argument_type(aggref));
+				/* both ends of one multiset: min and max share it */
+				result.finish = least ? weir_multiset_min : weir_multiset_max;
+			}
+			else if (result.ops != NULL)
+			{
+				result.least = least;
 				result.finish = result.ops == &weir_extreme_general ?
 					weir_extreme_general_finish : weir_extreme_finish;
 			}
@@ -177,7 +191,8 @@ weir_state_prepare(WeirState *state, const WeirClass *class_,
 		return;
 	state->arg_type = argument_type(aggref);
 	get_typlenbyval(state->arg_type, &state->typlen, &state->typbyval);
-	if (state->ops == &weir_extreme_general)
+	if (state->ops == &weir_extreme_general ||
+		state->ops == &weir_multiset_general)
 	{
 		TypeCacheEntry *entry;
 

@@ -82,9 +82,9 @@ struct WeirState
 	Oid			collation;
 	int16		typlen;
 	bool		typbyval;
-	bool		least;			/* min (else max) */
-	FmgrInfo	compare;		/* btree comparison, of extreme.c's general
-								 * state */
+	bool		least;			/* min (else max), of extreme.c's */
+	FmgrInfo	compare;		/* btree comparison, of the general states of
+								 * extreme.c and multiset.c */
 };
 
 /* How a call's result comes out of its state's words. */
@@ -138,6 +138,7 @@ extern Datum weir_exact_avg(const WeirState *, const char *, bool *);
 
 /* numeric_sum.c */
 extern const WeirStateOps weir_numeric_sum;
+extern const WeirStateOps weir_numeric_exact;	/* with retraction */
 extern Datum weir_numeric_sum_finish(const WeirState *, const char *, bool *);
 extern Datum weir_numeric_avg(const WeirState *, const char *, bool *);
 extern Datum weir_int128_numeric(int128 value);
@@ -151,5 +152,14 @@ extern const WeirStateOps weir_extreme_general;
 extern Datum weir_extreme_finish(const WeirState *, const char *, bool *);
 extern Datum weir_extreme_general_finish(const WeirState *, const char *,
 										 bool *);
+
+/* multiset.c: min and max whose rows can be taken back */
+extern const WeirStateOps weir_multiset_signed;
+extern const WeirStateOps weir_multiset_unsigned;
+extern const WeirStateOps weir_multiset_float4;
+extern const WeirStateOps weir_multiset_float8;
+extern const WeirStateOps weir_multiset_general;
+extern Datum weir_multiset_min(const WeirState *, const char *, bool *);
+extern Datum weir_multiset_max(const WeirState *, const char *, bool *);
 
 #endif							/* WEIR_AGGREGATE_H */

@@ -19,7 +19,8 @@
  * the counts of NaN and infinities, which are as rare; the sum is that of both.
  * Both are stored without the chunks that are zero.
  *
- * A row costs about 10 ns in the window; a row for `wide` about 40.
+ * A row costs what it costs in the compensated sum of sums.c (10,000 groups: 100
+ * ns, the look-up of the group and count(*) included).
  *
  *-------------------------------------------------------------------------
  */

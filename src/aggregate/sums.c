@@ -200,8 +200,8 @@ const WeirStateOps weir_int_sum = {
 /*
  * A compensated sum (Neumaier 1974): `carry` holds what rounding lost, so that
  * the order of the rows hardly matters.  NaN and infinities are counted
- * beside the sum.  A quarter of the cost of the exact sum in exact_float.c, for
- * rows that nobody takes back.
+ * beside the sum.  Two thirds of the state of the exact sum in exact_float.c,
+ * and nothing in the value store, for rows that nobody takes back.
  */
 typedef struct FloatSum
 {
@@ -217,6 +217,7 @@ static void
 float_sum_init(const WeirState *state, char *words)
 {
 	memset(words, 0, sizeof(FloatSum));
+	((FloatSum *) words)->sum = -0.0;	/* the sum of -0 and -0 is -0 */
 }
 
 static inline void
@@ -287,7 +288,7 @@ float_total(const FloatSum *sum)
 		return INFINITY;
 	if (sum->minus_infinities > 0)
 		return -INFINITY;
-	total = sum->sum + sum->carry;
+	total = sum->carry == 0 ? sum->sum : sum->sum + sum->carry;
 	if (!isfinite(total))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
@@ -330,7 +331,7 @@ weir_float_avg(const WeirState *state, const char *words, bool *isnull)
 
 	*isnull = sum->n == 0;
 	return *isnull ? (Datum) 0 :
-		Float8GetDatum(float_total(sum) / (double) sum->n);
+		Float8GetDatum((0.0 + float_total(sum)) / (double) sum->n);
 }
 
 const WeirStateOps weir_float_sum = {

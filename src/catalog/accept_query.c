@@ -338,7 +338,7 @@ accept_source_column(Var *var)
 {
 	if (var->varattno < 0)
 		weir_refuse("continuous views do not support system columns",
-					"Declare a column with the option metadata for the partition, offset, timestamp, key or headers of a message.");
+					"Use columns of the source. Of a topic, a column with the option metadata holds the partition, offset, timestamp, key or headers of a message.");
 	if (var->varattno == 0)
 		weir_refuse("continuous views do not support whole rows of the source yet",
 					"Name the columns.");

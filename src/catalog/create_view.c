@@ -9,8 +9,7 @@
  * to the broker, which partitions there are, and from where to where.  Its
  * answer fixes the first offset of the view and the target of the backfill,
  * and an unknown topic or a broker that is down becomes an error of CREATE.
- * A table or a push stream is asked nothing: the transaction of CREATE is
- * itself the place in the WAL where the view begins.
+ * A table or a push stream is asked nothing.
  *
  * The order matters in two places.  Everything that can be refused is refused
  * before the broker is asked, because that can take seconds.  And v is made
@@ -130,12 +129,6 @@ plan_restricted(const Query *query)
 	return plan;
 }
 
-/* Until source/wal_slot.c has it: any definition there replaces this one. */
-__attribute__((weak)) void
-weir_slot_check_possible(void)
-{
-}
-
 /*
  * What the source must be so that its rows can be followed, beyond what the
  * query says of it.
@@ -223,9 +216,8 @@ pinned_array(void)
 }
 
 /*
- * Rows of views, status and positions.  Of a table or push stream there are no
- * positions yet: the worker meets this very transaction in the WAL, and the view
- * begins there.
+ * Rows of views, status and positions.  Of a table there is no position yet: the
+ * worker finds the place in the WAL where the snapshot of its rows fits in.
  */
 static void
 record_view(const char *id, Oid relid, List *options, bool paused,

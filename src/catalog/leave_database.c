@@ -9,6 +9,9 @@
  * runs; they commit, leave, and stay away for as long as it may wait.  Who may
  * not run the statement does not get to send them away.
  *
+ * DROP DATABASE drops the replication slots of the database too, but does not
+ * wait for those that are in use.  So we do, for ours.
+ *
  *-------------------------------------------------------------------------
  */
 #include "weir.h"
@@ -21,7 +24,10 @@
 #include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "replication/slot.h"
 #include "runtime/shared.h"
+#include "source/changes.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
 
@@ -77,6 +83,26 @@ is_allowed(Node *stmt, Oid database)
 	return result;
 }
 
+/* Waits until nobody has our slot of the database, five seconds at most. */
+static void
+wait_for_slot(Oid database)
+{
+	char	   *name = weir_slot_name(database);
+
+	for (int i = 0; i < 250; i++)
+	{
+		ReplicationSlot *slot = SearchNamedReplicationSlot(name, true);
+
+		if (slot == NULL || slot->active_pid == 0)
+			break;
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 20L, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 void
 weir_make_room(Node *stmt)
 {
@@ -95,5 +121,9 @@ weir_make_room(Node *stmt)
 	database = wanted_database(stmt);
 	if (OidIsValid(database) &&
 		is_allowed(stmt, database))
+	{
 		weir_leave_database(database);
+		if (weir_preloaded && IsA(stmt, DropdbStmt))
+			wait_for_slot(database);
+	}
 }

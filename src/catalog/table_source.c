@@ -48,6 +48,14 @@
  *--------------------------------------------------------------------------
  */
 
+/* For statements in hints. */
+static char *
+full_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+}
+
 static void
 refuse_table(const char *what, const char *name, const char *hint)
 {
@@ -73,7 +81,7 @@ accept_storage(Oid relid, const char *name)
 			if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
 				refuse_table("unlogged table", name,
 							 psprintf("Its changes are not in the WAL. Run ALTER TABLE %s SET LOGGED first.",
-									  quote_identifier(name)));
+									  full_name(relid)));
 			break;
 		default:
 			break;
@@ -82,7 +90,7 @@ accept_storage(Oid relid, const char *name)
 		refuse_table("system table", name,
 					 "Changes of system tables are not told by logical decoding. Name a table of your own.");
 	if (get_rel_namespace(relid) == get_namespace_oid(WEIR_DATA_SCHEMA, true))
-		refuse_table("table of pg_weir", name,
+		refuse_table("pg_weir's own table", name,
 					 "It changes with every commit of a view. " WEIR_SOURCE_HINT);
 	if (weir_catalog_view(relid) != NULL)
 		ereport(ERROR,
@@ -137,13 +145,6 @@ missing_columns(Relation source, const Bitmapset *wanted, Relation leaf)
 			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "", name);
 	}
 	return names.len > 0 ? names.data : NULL;
-}
-
-static char *
-quoted_name(Relation rel)
-{
-	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-									  RelationGetRelationName(rel));
 }
 
 static void
@@ -224,7 +225,7 @@ check_access_method(Relation leaf)
 				 errmsg("table \"%s\" is not a heap", RelationGetRelationName(leaf)),
 				 errdetail("Its access method writes changes that logical decoding does not read."),
 				 errhint("Run ALTER TABLE %s SET ACCESS METHOD heap first.",
-						 quoted_name(leaf))));
+						 full_name(RelationGetRelid(leaf)))));
 }
 
 /*
@@ -291,7 +292,7 @@ weir_check_table(Relation rel, const Bitmapset *wanted,
 			first = pstrdup(RelationGetRelationName(leaf));
 		}
 		if (missing != NULL && list_length(commands) < MAX_NAMED)
-			commands = lappend(commands, quoted_name(leaf));
+			commands = lappend(commands, full_name(RelationGetRelid(leaf)));
 		else if (missing != NULL)
 			n_more++;
 		table_close(leaf, NoLock);

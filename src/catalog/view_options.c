@@ -542,16 +542,17 @@ weir_options_check_source(List *options, WeirSourceKind kind)
 	const char *start = given_value(options, "start");
 	const char *append_only = given_value(options, "append_only");
 
-	if (append_only != NULL && kind != WEIR_SOURCE_TABLE)
+	if (append_only != NULL && kind != WEIR_SOURCE_TABLE &&
+		parse_append_only(append_only) != WEIR_APPEND_ONLY_OFF)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("weir.append_only is for views over tables"),
-				 errdetail("Rows of a stream are never updated or deleted."),
+				 errdetail("Messages and pushed rows are never updated or deleted."),
 				 errhint("Leave the option out.")));
 	if (start != NULL && kind == WEIR_SOURCE_TABLE &&
 		start_kind(start) != START_EARLIEST)
 		bad_value("start", start, "A view over a table begins with the rows that the table holds.",
-				  "Leave the option out, and filter in WHERE.");
+				  "Leave the option out; WHERE leaves older rows out.");
 	if (start != NULL && kind == WEIR_SOURCE_STREAM &&
 		start_kind(start) != START_LATEST)
 		bad_value("start", start, "A push stream stores no rows: a view holds what is inserted after CREATE.",

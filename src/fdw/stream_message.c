@@ -53,6 +53,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #define MESSAGE_MAGIC 0x57495231	/* "WIR1" */
@@ -282,6 +283,16 @@ weir_stream_writer_flush(WeirStreamWriter *writer)
 
 /* ---- the MAC ---- */
 
+static ResourceOwner
+owner_for_mac(void)
+{
+	static ResourceOwner owner = NULL;
+
+	if (owner == NULL)
+		owner = ResourceOwnerCreate(NULL, "pg_weir MAC");
+	return owner;
+}
+
 static void
 compute_mac(const char *message, Size len, TransactionId xid, uint8 *mac)
 {
@@ -293,8 +304,15 @@ compute_mac(const char *message, Size len, TransactionId xid, uint8 *mac)
 	}			place = {MyDatabaseId, xid};
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	pg_hmac_ctx *ctx;
+	ResourceOwner caller;
+	const char *failure = NULL;
 
 	know_key();
+
+	/* a worker between transactions has none, and the context wants one */
+	caller = CurrentResourceOwner;
+	if (caller == NULL)
+		CurrentResourceOwner = owner_for_mac();
 	ctx = pg_hmac_create(PG_SHA256);
 	if (ctx == NULL ||
 		pg_hmac_init(ctx, key, KEY_LEN) < 0 ||
@@ -303,9 +321,11 @@ compute_mac(const char *message, Size len, TransactionId xid, uint8 *mac)
 		pg_hmac_update(ctx, (const uint8 *) message + sizeof(MessageHeader),
 					   len - sizeof(MessageHeader)) < 0 ||
 		pg_hmac_final(ctx, digest, sizeof(digest)) < 0)
-		elog(ERROR, "could not compute the MAC of a message: %s",
-			 pg_hmac_error(ctx));
+		failure = pg_hmac_error(ctx);
 	pg_hmac_free(ctx);
+	CurrentResourceOwner = caller;
+	if (failure != NULL)
+		elog(ERROR, "could not compute the MAC of a message: %s", failure);
 	memcpy(mac, digest, MAC_LEN);
 }
 
@@ -320,10 +340,13 @@ is_right(const uint8 *mac, const uint8 *expected)
 	return difference == 0;
 }
 
+/* In a transaction of its own if there is none. */
 static void
 know_key(void)
 {
 	static bool registered = false;
+	MemoryContext caller = CurrentMemoryContext;
+	bool		apart = !IsTransactionState();
 
 	if (key_known)
 		return;
@@ -332,7 +355,14 @@ know_key(void)
 		CacheRegisterRelcacheCallback(forget_key, (Datum) 0);
 		registered = true;
 	}
+	if (apart)
+		StartTransactionCommand();
 	read_key();
+	if (apart)
+	{
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+	}
 }
 
 static void

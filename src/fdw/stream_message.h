@@ -67,8 +67,10 @@ typedef struct WeirStreamRows
  * xid is the top-level transaction's.  The message has to begin at a multiple of
  * MAXALIGN.
  *
- * Needs a transaction and the catalog of now, to read the key once per process.
- * 55000 when there is no key.
+ * Needs the catalog of now to read the key, once per process and again when the
+ * extension may have been dropped: not inside of decoding.  Begins a transaction
+ * for that if there is none; raises 55000 when there is no key, with that
+ * transaction open.
  */
 extern bool weir_stream_message_open(WeirStreamRows *rows, Oid stream,
 									 TransactionId xid, const char *message,

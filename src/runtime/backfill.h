@@ -128,4 +128,20 @@ typedef struct WeirBackfillArgs
 
 extern PGDLLEXPORT void weir_backfill_main(Datum arg);
 
+/* Sends all groups, dead letters and counters of the process, and forgets them. */
+extern void weir_backfill_send(void);
+
+/*
+ * So many more rows are done; the estimate of all (-1: as before).  Returns
+ * weir.backfill_rate.  Does not return when nobody waits for the backfill.
+ */
+extern int	weir_backfill_report(int rows, int64 estimate);
+
+/* Waits, interruptibly. */
+extern void weir_backfill_wait(long ms);
+
+/* backfill_scan.c: scans, in the open transaction, and ends that. */
+extern void weir_backfill_scan(WeirRun *view, TupleDesc desc,
+							   MemoryContext mcxt);
+
 #endif							/* WEIR_BACKFILL_H */

@@ -243,6 +243,9 @@ write_run(WeirRun *run, Staged *staged)
 	status.backfilling = backfilling;
 	status.filenode = staged->filenode;
 	status.groups = weir_group_table_count(run->table);
+	for (int i = 0; !backfilling && i < staged->n; i++)
+		if (!weir_group_exists(run->table, staged->groups[i]))
+			status.groups--;	/* removed after the commit */
 	status.state_bytes = weir_group_table_bytes(run->table) +
 		weir_value_store_bytes(run->store);
 	status.busy = weir_busy_share();

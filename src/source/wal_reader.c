@@ -242,6 +242,7 @@ take_in(const WalShape *shape, Relation rel, HeapTuple tuple, HeapTuple old,
 	TupleDesc	desc = RelationGetDescr(rel);
 	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
 	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+	HeapTuple	taken;
 
 	heap_deform_tuple(tuple, desc, values, nulls);
 	for (int i = 0; i < desc->natts; i++)
@@ -267,7 +268,15 @@ take_in(const WalShape *shape, Relation rel, HeapTuple tuple, HeapTuple old,
 				*lost = nulls[i] = true;
 		}
 	}
-	return heap_form_tuple(desc, values, nulls);
+	taken = heap_form_tuple(desc, values, nulls);
+
+	/*
+	 * It is marked as a composite value, of which heap_deform_tuple() looks the
+	 * type up (since 15.19 and the same minors); we deform outside of any
+	 * transaction, and it is a row of the heap.
+	 */
+	ItemPointerSetInvalid(&taken->t_data->t_ctid);
+	return taken;
 }
 
 /* An old row lacks what a source needs. */
@@ -696,7 +705,13 @@ weir_wal_read(WeirWalReader *reader, Size max_bytes, int64 max_us)
 	weir_wal_change_time(reader->shapes, reader->position);
 	PG_TRY();
 	{
+		/*
+		 * Within a transaction each decoded one is replayed in a subtransaction,
+		 * which costs half of what a transaction of its own does.
+		 */
+		StartTransactionCommand();
 		read_records(reader, max_bytes, max_us);
+		CommitTransactionCommand();
 	}
 	PG_CATCH();
 	{

@@ -1,4 +1,4 @@
-# test/setup/lib.sh: what ./check and ./demo share.  Bash; sourced, never run.
+# test/setup/lib.sh: what ./check, ./demo, the examples and the benchmarks share.  Bash; sourced, never run.
 #
 # It finds out what a machine lacks and installs it, makes a private copy of
 # PostgreSQL to install the extension into, and starts and stops servers and
@@ -200,6 +200,24 @@ private_postgres()
 		"$("$PG_CONFIG" --sharedir)"/extension/pg_weir* \
 		"$("$PG_CONFIG" --pkglibdir)"/bitcode/pg_weir*
 	own "$root"
+}
+
+# build_release: pg_weir as it is released, installed into a private copy of
+# PostgreSQL, and the tools of the tests.  Sets SRC, WEIR_TOOLS, PG_CONFIG, PG_BIN.
+build_release()
+{
+	local log=$WORK/log/build.log
+	SRC=$WORK/src
+	WEIR_TOOLS=$SRC/test/lib
+	say "building pg_weir for PostgreSQL $PG_MAJOR"
+	copy_sources "$SOURCES" "$SRC"
+	private_postgres "$WORK/pg"
+	{
+		as_user make -s -C "$WEIR_TOOLS" clean all &&
+			as_user make -s -C "$SRC" with_llvm=no PG_CONFIG="$PG_CONFIG" clean &&
+			as_user make -s -C "$SRC" -j2 with_llvm=no PG_CONFIG="$PG_CONFIG" all &&
+			as_user make -s -C "$SRC" with_llvm=no PG_CONFIG="$PG_CONFIG" install
+	} >"$log" 2>&1 </dev/null || { tail -n 40 "$log" >&2; die 'the build failed'; }
 }
 
 # ---------------------------------------------------------------- servers

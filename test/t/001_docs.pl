@@ -156,7 +156,7 @@ sub in_reference
 		{
 			my $message = join '', $1 =~ /"((?:[^"\\]|\\.)*)"/g;
 			my ($part) = sort { length $b <=> length $a }
-			  split /%(?:\.\*)?(?:ll?|z)?[a-z]|INT64_FORMAT|\\"|: %m|;/, $message;
+			  split /%(?:\.\*)?(?:ll?|z)?[a-zA-Z]|INT64_FORMAT|\\"|: %m|;/, $message;
 			$n++;
 			next if $message =~ /^%s(?:: %s)?$/;	# somebody else's words
 			$part =~ s/^\s+|\s+$//g;
