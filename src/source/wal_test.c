@@ -312,6 +312,8 @@ weir_test_speed(PG_FUNCTION_ARGS)
 			}
 			taken += cpu_seconds() - t1;
 			read += t1 - t0;
+			if (weir_wal_position(reader) >= GetFlushRecPtr(NULL))
+				break;
 			CHECK_FOR_INTERRUPTS();
 		}
 	}
