@@ -139,6 +139,9 @@ extern WeirShared *weir_shared;
 
 extern void weir_shmem_install(void);
 
+/* Something that concerns others has changed, now and not at a commit. */
+extern void weir_tell_all(void);
+
 /* In every process: wakes the reader of changes when a transaction commits. */
 extern void weir_wake_reader_at_commits(void);
 
