@@ -276,6 +276,7 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	view->name = get_rel_name(view->relid);
 	view->paused = DatumGetBool(values[VIEWS_PAUSED - 1]);
 	view->epoch = DatumGetInt64(values[VIEWS_EPOCH - 1]);
+	view->version = HeapTupleHeaderGetRawXmin(tuple->t_data);
 	view->settings = strings_of_array(values[VIEWS_SETTINGS - 1]);
 	view->options = weir_options_read(values[VIEWS_OPTIONS - 1],
 									  view->source_kind);

@@ -78,6 +78,7 @@ typedef struct WeirViewDef
 {
 	char		id[WEIR_ID_LEN + 1];
 	int64		epoch;			/* another one: begin again from the catalog */
+	TransactionId version;		/* who wrote its row: weir.resume writes it, too */
 	Oid			relid;			/* v */
 	char	   *name;			/* of v, unqualified */
 	Oid			owner;			/* of v */

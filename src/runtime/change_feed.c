@@ -311,7 +311,7 @@ put_aside_lost(WeirWorker *worker, WeirRun *run)
 		.hint = "Run weir.rebuild(view)."
 	};
 
-	weir_members_stall(worker, run, &error);
+	weir_members_stall(worker, run, &error, 0);
 }
 
 static bool
@@ -406,10 +406,7 @@ fail_with_backfill(WeirWorker *worker, WeirRun *run)
 	};
 
 	if (run->backfill->needs_person)
-		weir_members_stall(worker, run, &copy);
-	else
-		if (run->backfill->needs_person)
-		weir_members_stall(worker, run, &copy);
+		weir_members_stall(worker, run, &copy, 0);
 	else
 		weir_members_fail(worker, run, &copy);
 }
@@ -542,25 +539,40 @@ add_rows(WeirWorker *worker, WeirChangeSource *source,
 	MemoryContextSwitchTo(old);
 }
 
+/* Somebody wrote a message in our name: its rows are not rows of the stream. */
+static void
+count_forgery(WeirChangeSource *source, const WeirChange *change)
+{
+	ListCell   *cell;
+
+	ereport(LOG,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg("a message for a push stream was not written by pg_weir and is ignored"),
+			 errdetail("In transaction %u, which ends at %X/%X.",
+					   change->txn->xid, LSN_FORMAT_ARGS(change->txn->end))));
+	foreach(cell, source->runs)
+	{
+		WeirRun    *run = lfirst(cell);
+
+		if (change->txn->end > (XLogRecPtr) run->books[0].position)
+			run->books[0].tombstones++;
+	}
+}
+
 /* Rows that were pushed into a stream. */
 static void
 add_pushed(WeirWorker *worker, WeirChangeSource *source,
 		   const WeirChange *change)
 {
-	static bool knows_key = false;
 	WeirBatch  *batch = &source->batch;
 	WeirStreamRows rows;
-	bool		good;
 
-	if (!knows_key)
-		StartTransactionCommand();
-	good = weir_stream_message_open(&rows, source->relid, change->txn->xid,
-									change->message, change->message_len);
-	if (!knows_key)
-		CommitTransactionCommand();
-	knows_key = true;
-	if (!good)
+	if (!weir_stream_message_open(&rows, source->relid, change->txn->xid,
+								  change->message, change->message_len))
+	{
+		count_forgery(source, change);
 		return;
+	}
 	for (;;)
 	{
 		int			row = next_row(worker, source, change->txn, 1, true);
@@ -578,6 +590,7 @@ static bool
 is_news(const WeirRun *run, const WeirTransaction *txn)
 {
 	return txn->end > (XLogRecPtr) run->books[0].position &&
+		(run->limit == 0 || txn->end < run->limit) &&
 		(run->backfill == NULL ||
 		 !weir_backfill_sees(run->backfill, txn->xid, txn->end));
 }
@@ -609,7 +622,7 @@ truncate_source(WeirWorker *worker, WeirChangeSource *source,
 				.hint = "Run weir.rebuild(view)."
 			};
 
-			weir_members_stall(worker, run, &error);
+			weir_members_stall(worker, run, &error, txn->end);
 			continue;
 		}
 		if (run->backfill != NULL)
@@ -649,7 +662,7 @@ stop_broken(WeirWorker *worker, const WeirTransaction *txn)
 				(run->def->options.append_only == WEIR_APPEND_ONLY_IGNORE &&
 				 !broken->even_append_only))
 				continue;
-			weir_members_stall(worker, run, &error);
+			weir_members_stall(worker, run, &error, txn->end);
 		}
 		list_free(runs);
 	}
@@ -730,6 +743,19 @@ note_progress(WeirWorker *worker)
 	}
 }
 
+/* All that came before the transaction is folded: commit that, then stall. */
+static void
+stop_at_limit(WeirMember *member)
+{
+	WeirRun    *run = member->run;
+
+	run->books[0].position = Max(run->books[0].position,
+								 (int64) run->limit - 1);
+	run->stop = member->limit_error;
+	run->needs_person = true;
+	member->limit = 0;
+}
+
 /* All views that are fed are at the reader's position now. */
 static void
 advance(WeirWorker *worker)
@@ -745,8 +771,11 @@ advance(WeirWorker *worker)
 
 		if (run == NULL || !run->joined)
 			continue;
-		run->books[0].position = Max(run->books[0].position,
-									 (int64) feed->position);
+		if (run->limit != 0 && feed->position >= run->limit)
+			stop_at_limit(lfirst(cell));
+		else
+			run->books[0].position = Max(run->books[0].position,
+										 (int64) feed->position);
 		run->books[0].source_end = run->books[0].position;
 		run->books[0].changed = true;
 	}
@@ -847,7 +876,10 @@ weir_changes_read(WeirWorker *worker)
 	take_changes(worker);
 	advance(worker);
 	note_progress(worker);
-	feed->ddl_xid = weir_wal_ddl_xid(feed->reader);
+	/* what was read before has been seen to before */
+	if (feed->position > feed->furthest)
+		feed->ddl_xid = weir_wal_ddl_xid(feed->reader);
+	feed->furthest = Max(feed->furthest, feed->position);
 	return more || TransactionIdIsValid(feed->ddl_xid);
 }
 

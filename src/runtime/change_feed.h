@@ -42,6 +42,7 @@ typedef struct WeirChangeFeed
 	WeirChangeSource *last;		/* looked up */
 	bool		watch_stale;	/* the reader must be told what is watched */
 	TransactionId ddl_xid;		/* reload definitions when it is visible */
+	XLogRecPtr	furthest;		/* it was never beyond this */
 	TimestampTz next_read;
 	bool		idle;			/* the last read found nothing */
 	XLogRecPtr	seen;			/* the end of flushed WAL at that time */

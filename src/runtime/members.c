@@ -282,8 +282,14 @@ weir_members_reload(WeirWorker *worker)
 		if (now != NULL && !stream_changed &&
 			same_definition(member->def, now->def))
 		{
-			if (!now->def->paused)
-				member->retry_at = 0;
+			/*
+			 * A view over changes is read again from where it stands, and the
+			 * others wait meanwhile: not without somebody asking for it.
+			 */
+			if (worker->changes == NULL ||
+				member->def->version != now->def->version)
+				member->retry_at = now->def->paused ? DT_NOEND : 0;
+			member->def->version = now->def->version;
 			worker->members = lappend(worker->members, member);
 			found = list_delete_ptr(found, now);
 			continue;
@@ -447,13 +453,37 @@ put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error,
 	weir_members_record_stall(member, error);
 }
 
+/* What a stall says, kept for longer than the run that raised it. */
+static ErrorData *
+copy_error(MemoryContext mcxt, const ErrorData *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(mcxt);
+	ErrorData  *copy = palloc0(sizeof(*copy));
+
+	copy->elevel = ERROR;
+	copy->sqlerrcode = error->sqlerrcode;
+	copy->message = pstrdup(error->message ? error->message : "unknown error");
+	copy->detail = error->detail ? pstrdup(error->detail) : NULL;
+	copy->hint = error->hint ? pstrdup(error->hint) : NULL;
+	MemoryContextSwitchTo(old);
+	return copy;
+}
+
 void
-weir_members_stall(WeirWorker *worker, WeirRun *run, const ErrorData *error)
+weir_members_stall(WeirWorker *worker, WeirRun *run, const ErrorData *error,
+				   XLogRecPtr before)
 {
 	WeirMember *member = member_of(worker, run);
 
 	/* the error may lie in what is closed */
-	put_aside(worker, member, error, true);
+	if (before != 0 && run->limit == 0 && !run->backfilling)
+	{
+		member->limit = before;
+		member->limit_error = copy_error(member->mcxt, error);
+		member->retry_at = 0;
+	}
+	else
+		put_aside(worker, member, error, true);
 	close_run(worker, member);
 }
 
@@ -483,7 +513,7 @@ weir_members_fold(WeirWorker *worker, WeirRun *run, const WeirBatch *batch)
 
 	/* of a transaction that stops in its middle nothing may be committed */
 	if (batch->origins != NULL && run->stop != NULL)
-		weir_members_stall(worker, run, run->stop);
+		weir_members_stall(worker, run, run->stop, run->stop_lsn);
 }
 
 void
@@ -645,6 +675,7 @@ open_member(WeirWorker *worker, WeirMember *member)
 		MemoryContextSwitchTo(caller);
 		member->run = weir_run_open(member->def, member->desc);
 		member->opened = GetCurrentTimestamp();
+		member->run->limit = member->limit;
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(caller);

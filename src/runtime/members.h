@@ -32,6 +32,8 @@ typedef struct WeirMember
 	TimestampTz retry_at;
 	int			backoff_ms;
 	bool		stalled;		/* status says so */
+	XLogRecPtr	limit;			/* run it up to here, and no further: */
+	ErrorData  *limit_error;	/* why */
 } WeirMember;
 
 /* A wait_for that the worker has taken. */
@@ -77,9 +79,13 @@ extern void weir_members_open(WeirWorker *worker);
 extern void weir_members_fold(WeirWorker *worker, WeirRun *run,
 							  const WeirBatch *batch);
 
-/* Puts aside a run until a person does something; nothing of it is committed. */
+/*
+ * Puts aside a run until a person does something; what it has not committed is
+ * lost, for it may be half of a transaction.  With the end of that transaction,
+ * the view is run once more up to there, and stalls when that is committed.
+ */
 extern void weir_members_stall(WeirWorker *worker, WeirRun *run,
-							   const ErrorData *error);
+							   const ErrorData *error, XLogRecPtr before);
 
 /* Records a stall or its end (NULL), if that can be done. */
 extern void weir_members_record_stall(WeirMember *member,

@@ -101,8 +101,8 @@ typedef struct WeirBackfillPlace
 	Latch	   *latch;
 	dsm_handle	queue;			/* from the process to the worker */
 	char		snapshot[64];	/* of OFFERED */
-	int			rate;			/* weir.backfill_rate; the process cannot read the
-								 * configuration during a parallel query */
+	int			rate;			/* weir.backfill_rate; the process cannot read
+								 * the configuration during a parallel query */
 	volatile Oid culprit;		/* as in WeirSlot */
 	TimestampTz started;		/* when the scan began; 0: not yet */
 	int64		rows_done;
@@ -138,6 +138,9 @@ typedef struct WeirShared
 extern WeirShared *weir_shared;
 
 extern void weir_shmem_install(void);
+
+/* Something that concerns others has changed, now and not at a commit. */
+extern void weir_tell_all(void);
 
 /* In every process: wakes the reader of changes when a transaction commits. */
 extern void weir_wake_reader_at_commits(void);

@@ -174,6 +174,9 @@ weir_slot_begin(void)
 	life.lost_why = known && lost_why ? pstrdup(lost_why) : NULL;
 	WEIR_FAULT("slot-created");
 	write_record(name, &life);
+	/* whoever pushes into a stream must look again who reads it */
+	if (known)
+		weir_tell_all();
 	ereport(LOG,
 			(errmsg("pg_weir created replication slot \"%s\"", name),
 			 life.lost_why ? errdetail_internal("%s", life.lost_why) : 0));

@@ -154,6 +154,13 @@ at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 }
 
 void
+weir_tell_all(void)
+{
+	pg_atomic_fetch_add_u64(&weir_shared->generation, 1);
+	nudge(MyDatabaseId);
+}
+
+void
 weir_wake_at_commit(void)
 {
 	static bool registered = false;

@@ -167,6 +167,8 @@ typedef struct WeirRun
 	/* set by on_error = 'stop', and by a source with a gap: stall after the
 	 * commit of what came before */
 	ErrorData  *stop;
+	XLogRecPtr	stop_lsn;		/* of changes: the transaction that it is about */
+	XLogRecPtr	limit;			/* fold nothing that ends here or later; 0: none */
 	bool		needs_person;	/* to stop again at once would be no news */
 } WeirRun;
 

@@ -683,7 +683,9 @@ read_records(WeirWalReader *reader, Size max_bytes, int64 max_us)
 		if (!more || TransactionIdIsValid(reader->ddl_xid) ||
 			weir_wal_buffer_bytes(reader->buffer) >= max_bytes)
 			return;
-		if (++n % RECORDS_PER_LOOK == 0 && GetCurrentTimestamp() >= until)
+		/* on the way to `start` nothing is told, and nothing seems to move */
+		if (++n % RECORDS_PER_LOOK == 0 && GetCurrentTimestamp() >= until &&
+			reader->decoding->reader->EndRecPtr >= reader->start)
 			return;
 	}
 }
@@ -693,6 +695,7 @@ weir_wal_read(WeirWalReader *reader, Size max_bytes, int64 max_us)
 {
 	ResourceOwner owner = CurrentResourceOwner;
 	MemoryContext caller = CurrentMemoryContext;
+	bool		in_transaction = IsTransactionState();	/* in tests alone */
 
 	reader->ddl_xid = InvalidTransactionId;
 	weir_wal_buffer_reset(reader->buffer);
@@ -707,9 +710,11 @@ weir_wal_read(WeirWalReader *reader, Size max_bytes, int64 max_us)
 		 * Within a transaction each decoded one is replayed in a subtransaction,
 		 * which costs half of what a transaction of its own does.
 		 */
-		StartTransactionCommand();
+		if (!in_transaction)
+			StartTransactionCommand();
 		read_records(reader, max_bytes, max_us);
-		CommitTransactionCommand();
+		if (!in_transaction)
+			CommitTransactionCommand();
 	}
 	PG_CATCH();
 	{

@@ -28,7 +28,6 @@
 #include "access/sysattr.h"
 #include "access/tupdesc_details.h"
 #include "access/tupmacs.h"
-#include "access/xlog.h"
 #include "catalog/partition.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
@@ -123,7 +122,7 @@ weir_wal_change_time(WalShapes *shapes, XLogRecPtr position)
 {
 	if (shapes->doubtful)
 	{
-		shapes->agreed = GetXLogInsertRecPtr();
+		shapes->agreed = weir_wal_end();
 		shapes->doubtful = false;
 	}
 	if (position >= shapes->agreed)

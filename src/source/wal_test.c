@@ -105,6 +105,7 @@ row_text(const WeirChange *change, int i, bool old, const WeirWatched *watched)
 	bool	   *nulls = palloc0(sizeof(bool) * (desc->natts + 1));
 	StringInfoData text;
 	int			attnum = -1;
+	bool		first = true;
 	bool		got = weir_change_row(change, i, old, values, nulls);
 
 	initStringInfo(&text);
@@ -114,8 +115,9 @@ row_text(const WeirChange *change, int i, bool old, const WeirWatched *watched)
 		Oid			output;
 		bool		is_varlena;
 
-		if (text.len > 0)
+		if (!first)
 			appendStringInfoChar(&text, ',');
+		first = false;
 		if (!got || nulls[attnum - 1])
 			continue;
 		if (att->attlen == -1 &&
@@ -310,6 +312,8 @@ weir_test_speed(PG_FUNCTION_ARGS)
 			}
 			taken += cpu_seconds() - t1;
 			read += t1 - t0;
+			if (weir_wal_position(reader) >= GetFlushRecPtr(NULL))
+				break;
 			CHECK_FOR_INTERRUPTS();
 		}
 	}

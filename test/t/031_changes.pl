@@ -263,12 +263,11 @@ sql(q{BEGIN; CREATE TABLE parted_9 PARTITION OF parted FOR VALUES IN (9); ROLLBA
 is(broken(['parted'], start => $from), '', 'rolled back');
 
 # a transaction that began before somebody else's DDL, and ends after it
-sql(q{CREATE TABLE parted_10 (LIKE parted)});
 $from = now();
 sql(q{INSERT INTO parted_1 VALUES (300, 1, 'first')});
 sql(q{BEGIN; INSERT INTO parted VALUES (301, 1, 'early'); PREPARE TRANSACTION 'early'});
 my $attach = now();
-sql(q{CREATE TABLE parted_11 PARTITION OF parted FOR VALUES IN (11)});
+sql(q{BEGIN; CREATE TABLE parted_11 (LIKE parted); ALTER TABLE parted ATTACH PARTITION parted_11 FOR VALUES IN (11); COMMIT});
 sql(q{COMMIT PREPARED 'early'; INSERT INTO parted VALUES (302, 11, 'late')});
 is(broken(['parted'], start => $from), '', 'a snapshot that is older than the last look');
 is(join(' ', map { $_->[5] } changes(['parted'], start => $attach)), '(301,1,early) (302,11,late)', 'a prepared transaction is told when it commits');
@@ -347,7 +346,7 @@ EOF2
 		my @expected = grep { my $after = $seen; $seen ||= $_->[3] eq $end; $after && $_->[3] ne $end } @whole;
 		push @bad, $end unless eq_array(\@rest, \@expected);
 	}
-	cmp_ok(scalar keys %ends, '>', 25, 'many positions');
+	cmp_ok(scalar keys %ends, '>=', 20, 'many positions');
 	is_deeply(\@bad, [], 'from each of them: the rest');
 
 	# confirmed as we go: the slot moves on, and what comes is the same
@@ -386,12 +385,12 @@ EOF2
 	my ($rc, $out, $err) = $node->psql('postgres',
 		"\\set ON_ERROR_STOP 0\nSELECT pg_sleep(0);\n" .
 		join('', map { "SET statement_timeout = $_;\n$call;\n" } 20, 30, 50, 70) .
-		"SET statement_timeout = 0;\n" . ("$call;\n" x 20) .
+		"SET statement_timeout = 0;\n" . ("$call;\n" x 5) .
 		"SELECT test_changes('nosuch', '0/0', '{}', '0/0', false, 1, 1);\n$call;\n" .
 		"SELECT count(*) FROM pg_replication_slots WHERE active;\n");
 	like($err, qr/canceling statement due to statement timeout/, 'cancelled while decoding');
 	my @counts = grep { /^\d+$/ && $_ > 1 } split /\n/, $out;
-	cmp_ok(scalar(@counts), '>=', 21, 'a reader can be opened after another failed');
+	cmp_ok(scalar(@counts), '>=', 6, 'a reader can be opened after another failed');
 	is(scalar(keys %{ { map { $_ => 1 } @counts } }), 1, 'each reads the same');
 	like($out, qr/^0$/m, 'no slot is held afterwards');
 	is(sql(q{SELECT count(*) FROM pg_ls_tmpdir()}), '0', 'no temporary file is left');
