@@ -595,6 +595,45 @@ is_news(const WeirRun *run, const WeirTransaction *txn)
 		 !weir_backfill_sees(run->backfill, txn->xid, txn->end));
 }
 
+/* Views that may only see inserts have seen something else. */
+static void
+stop_append_only(WeirWorker *worker, WeirChangeSource *source,
+				 const WeirTransaction *txn, const char *message)
+{
+	List	   *runs = list_copy(source->runs);
+	ListCell   *cell;
+
+	foreach(cell, runs)
+	{
+		WeirRun    *run = lfirst(cell);
+		ErrorData	error = {
+			.elevel = ERROR,
+			.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			.message = unconstify(char *, message),
+			.detail = psprintf("By transaction %u, which ends at %X/%X.",
+							   txn->xid, LSN_FORMAT_ARGS(txn->end)),
+			.hint = "Run weir.rebuild(view), or create the view without weir.append_only."
+		};
+
+		if (run->def->options.append_only == WEIR_APPEND_ONLY_ERROR &&
+			is_news(run, txn))
+			weir_members_stall(worker, run, &error, txn->end);
+	}
+	list_free(runs);
+}
+
+static bool
+has_append_only(const WeirChangeSource *source)
+{
+	ListCell   *cell;
+
+	foreach(cell, source->runs)
+		if (((WeirRun *) lfirst(cell))->def->options.append_only ==
+			WEIR_APPEND_ONLY_ERROR)
+			return true;
+	return false;
+}
+
 static void
 truncate_source(WeirWorker *worker, WeirChangeSource *source,
 				const WeirTransaction *txn)
@@ -603,33 +642,35 @@ truncate_source(WeirWorker *worker, WeirChangeSource *source,
 	ListCell   *cell;
 
 	flush(worker, source);
+	stop_append_only(worker, source, txn,
+					 "the source was truncated, but the view is append-only");
 	runs = list_copy(source->runs);
 	foreach(cell, runs)
 	{
 		WeirRun    *run = lfirst(cell);
 
 		if (!is_news(run, txn) ||
-			run->def->options.append_only == WEIR_APPEND_ONLY_IGNORE)
+			run->def->options.append_only != WEIR_APPEND_ONLY_OFF)
 			continue;
-		if (run->def->options.append_only == WEIR_APPEND_ONLY_ERROR)
-		{
-			ErrorData	error = {
-				.elevel = ERROR,
-				.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-				.message = "the source was truncated, but the view is append-only",
-				.detail = psprintf("By transaction %u, which ends at %X/%X.",
-								   txn->xid, LSN_FORMAT_ARGS(txn->end)),
-				.hint = "Run weir.rebuild(view)."
-			};
-
-			weir_members_stall(worker, run, &error, txn->end);
-			continue;
-		}
 		if (run->backfill != NULL)
 			weir_backfill_discard(run->backfill);
 		weir_run_truncate(run);
 	}
 	list_free(runs);
+}
+
+static bool
+is_concerned(const WeirRun *run, const WeirBroken *broken)
+{
+	WeirAppendOnly append_only = run->def->options.append_only;
+
+	if (append_only == WEIR_APPEND_ONLY_IGNORE && !broken->even_append_only)
+		return false;
+	/* one that takes no changes of rows has its own word for it */
+	if (broken->missing != NULL)
+		return append_only == WEIR_APPEND_ONLY_OFF &&
+			bms_overlap(run->plan->wanted, broken->missing);
+	return true;
 }
 
 /* Sources that cannot be followed through a transaction: their views stop. */
@@ -659,8 +700,7 @@ stop_broken(WeirWorker *worker, const WeirTransaction *txn)
 			};
 
 			if (!list_member_ptr(source->runs, run) || !is_news(run, txn) ||
-				(run->def->options.append_only == WEIR_APPEND_ONLY_IGNORE &&
-				 !broken->even_append_only))
+				!is_concerned(run, broken))
 				continue;
 			weir_members_stall(worker, run, &error, txn->end);
 		}
@@ -680,9 +720,14 @@ take_change(WeirWorker *worker, const WeirChange *change)
 			continue;
 		switch (change->kind)
 		{
-			case WEIR_CHANGE_INSERT:
 			case WEIR_CHANGE_UPDATE:
 			case WEIR_CHANGE_DELETE:
+				if (has_append_only(source))
+					stop_append_only(worker, source, change->txn,
+									 "a row of the source was updated or deleted, but the view is append-only");
+				add_rows(worker, source, change, i);
+				break;
+			case WEIR_CHANGE_INSERT:
 				add_rows(worker, source, change, i);
 				break;
 			case WEIR_CHANGE_TRUNCATE:

@@ -247,24 +247,6 @@ judge(WeirRun *run, const WeirBatch *batch, int row, WeirDecodeError *error)
 					   batch->nulls + at, error);
 }
 
-/* append_only = 'error': a row was changed. */
-static void
-stop_append_only(WeirRun *run, const WeirRowOrigin *origin)
-{
-	MemoryContext old = MemoryContextSwitchTo(run->mcxt);
-	ErrorData  *error = palloc0(sizeof(*error));
-
-	error->sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-	error->message = "a row of the source was updated or deleted, but the view is append-only";
-	error->detail = psprintf("By transaction %u, which ends at %X/%X.",
-							 origin->xid, LSN_FORMAT_ARGS(origin->end));
-	error->hint = "Run weir.rebuild(view), or create the view without weir.append_only.";
-	run->stop = error;
-	run->stop_lsn = origin->end;
-	run->needs_person = true;
-	MemoryContextSwitchTo(old);
-}
-
 /*
  * Rows of changes.  A transaction that the view has, or that its backfill sees,
  * is passed over; the position moves when whole transactions are folded, which
@@ -286,12 +268,7 @@ evaluate_changes_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 			continue;
 		if (!origin->inserted &&
 			run->def->options.append_only != WEIR_APPEND_ONLY_OFF)
-		{
-			if (run->def->options.append_only == WEIR_APPEND_ONLY_IGNORE)
-				continue;
-			stop_append_only(run, origin);
-			return false;
-		}
+			continue;
 		weir_progress++;
 		columns.diffs[columns.n] = origin->diff;
 		if (!evaluate_row(run, batch, *at))

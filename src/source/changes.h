@@ -140,6 +140,8 @@ typedef struct WeirBroken
 {
 	Oid			source;
 	bool		even_append_only;	/* else views that only take inserts go on */
+	Bitmapset  *missing;		/* only views that want one of these columns of
+								 * the source are concerned; NULL: all are */
 	int			sqlstate;
 	char	   *message;
 	char	   *detail;

@@ -130,37 +130,36 @@ copy_text(const char *text)
 	return text != NULL ? pstrdup(text) : NULL;
 }
 
-static bool
-is_broken(const WeirWalReader *reader, Oid source, bool even_append_only)
+/* What is said of a source already that says as much. */
+static WeirBroken *
+find_broken(const WeirWalReader *reader, Oid source, bool even_append_only,
+			bool columns)
 {
 	ListCell   *cell;
 
 	if (reader->txn == NULL)
-		return false;
+		return NULL;
 	foreach(cell, reader->txn->broken)
 	{
-		const WeirBroken *broken = lfirst(cell);
+		WeirBroken *broken = lfirst(cell);
 
 		if (broken->source == source &&
-			broken->even_append_only >= even_append_only)
-			return true;
+			broken->even_append_only >= even_append_only &&
+			(broken->missing != NULL) == columns)
+			return broken;
 	}
-	return false;
+	return NULL;
 }
 
-/* From this transaction on a source cannot be followed; said once for each. */
-static void
-break_source(void *arg, Oid source, bool even_append_only,
-			 const char *message, const char *detail, const char *hint)
+static WeirBroken *
+add_broken(Telling *telling, Oid source, bool even_append_only,
+		   const char *message, const char *detail, const char *hint)
 {
-	Telling    *telling = arg;
 	WeirWalReader *reader = telling->reader;
 	MemoryContext old;
 	WeirBroken *broken;
 
 	need_transaction(reader, telling->txn);
-	if (is_broken(reader, source, even_append_only))
-		return;
 	old = MemoryContextSwitchTo(weir_wal_buffer_context(reader->buffer));
 	broken = palloc0(sizeof(*broken));
 	broken->source = source;
@@ -171,6 +170,19 @@ break_source(void *arg, Oid source, bool even_append_only,
 	broken->hint = copy_text(hint);
 	reader->txn->broken = lappend(reader->txn->broken, broken);
 	MemoryContextSwitchTo(old);
+	return broken;
+}
+
+/* From this transaction on a source cannot be followed; said once for each. */
+static void
+break_source(void *arg, Oid source, bool even_append_only,
+			 const char *message, const char *detail, const char *hint)
+{
+	Telling    *telling = arg;
+
+	if (find_broken(telling->reader, source, even_append_only, false) == NULL)
+		(void) add_broken(telling, source, even_append_only, message, detail,
+						  hint);
 }
 
 static void
@@ -237,7 +249,7 @@ note_touched(WeirWalReader *reader, Oid relid, const WalShape *shape)
  */
 static HeapTuple
 take_in(const WalShape *shape, Relation rel, HeapTuple tuple, HeapTuple old,
-		bool *lost)
+		Bitmapset **lost)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
@@ -265,7 +277,10 @@ take_in(const WalShape *shape, Relation rel, HeapTuple tuple, HeapTuple old,
 				values[i] = heap_getattr(old, i + 1, desc, &nulls[i]);
 			if (old == NULL || nulls[i] ||
 				VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
-				*lost = nulls[i] = true;
+			{
+				nulls[i] = true;
+				*lost = bms_add_member(*lost, i + 1);
+			}
 		}
 	}
 	taken = heap_form_tuple(desc, values, nulls);
@@ -279,24 +294,33 @@ take_in(const WalShape *shape, Relation rel, HeapTuple tuple, HeapTuple old,
 	return taken;
 }
 
-/* An old row lacks what a source needs. */
+/* Columns of a source are not known in some row. */
 static void
-break_for_identity(Telling *telling, Oid source, Relation rel,
-				   const char *detail)
+break_columns(Telling *telling, Oid source, Relation rel,
+			  const Bitmapset *missing, const char *detail)
 {
+	WeirWalReader *reader = telling->reader;
+	WeirBroken *broken = find_broken(reader, source, false, true);
+	MemoryContext old;
 	char	   *name;
 
 	/* there may be millions of them */
-	if (is_broken(telling->reader, source, false))
+	if (broken != NULL && bms_is_subset(missing, broken->missing))
 		return;
-	name = get_rel_name(source);
-	break_source(telling, source, false,
+	if (broken == NULL)
+	{
+		name = get_rel_name(source);
+		broken = add_broken(telling, source, false,
 				 psprintf("a row of table \"%s\" was updated or deleted without its old values",
 						  name ? name : "?"),
 				 detail,
 				 psprintf("Run ALTER TABLE %s REPLICA IDENTITY FULL, then weir.rebuild(view).",
 						  quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 													 RelationGetRelationName(rel))));
+	}
+	old = MemoryContextSwitchTo(weir_wal_buffer_context(reader->buffer));
+	broken->missing = bms_add_members(broken->missing, missing);
+	MemoryContextSwitchTo(old);
 }
 
 /* Which sources cannot do without the old row that is not there? */
@@ -305,9 +329,10 @@ check_identity(Telling *telling, const WalShape *shape, Relation rel)
 {
 	for (int i = 0; i < shape->n_sources; i++)
 	{
-		if (!shape->columns[i].identified)
-			break_for_identity(telling, shape->sources[i], rel,
-							   "Its replica identity lacks columns that the view reads.");
+		if (shape->columns[i].unidentified != NULL)
+			break_columns(telling, shape->sources[i], rel,
+						  shape->columns[i].unidentified,
+						  "Its replica identity lacks columns that the view reads.");
 	}
 }
 
@@ -333,6 +358,25 @@ add_row(Telling *telling, WalShape *shape, WeirChangeKind kind,
 		memcpy(to + MAXALIGN(old_len), new->t_data, new_len);
 }
 
+/* Values out of line that an update left alone, and no old row has. */
+static void
+break_for_lost(Telling *telling, const WalShape *shape, int i, Relation rel,
+			   const Bitmapset *lost)
+{
+	Bitmapset  *missing = NULL;
+	int			attnum = -1;
+
+	while ((attnum = bms_next_member(lost, attnum)) > 0)
+	{
+		if (shape->columns[i].place[attnum - 1] >= 0)
+			missing = bms_add_member(missing,
+									 shape->columns[i].place[attnum - 1] + 1);
+	}
+	if (missing != NULL)
+		break_columns(telling, shape->sources[i], rel, missing,
+					  "A large value that was not changed is not known.");
+}
+
 /* As add_row(), for tuples with values out of line. */
 static void
 add_large_row(Telling *telling, WalShape *shape, Relation rel,
@@ -342,7 +386,7 @@ add_large_row(Telling *telling, WalShape *shape, Relation rel,
 												  "pg_weir large row",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(scratch);
-	bool		lost = false;
+	Bitmapset  *lost = NULL;
 
 	if (old != NULL && HeapTupleHasExternal(old))
 		old = take_in(shape, rel, old, NULL, &lost);
@@ -350,9 +394,8 @@ add_large_row(Telling *telling, WalShape *shape, Relation rel,
 		new = take_in(shape, rel, new, old, &lost);
 	add_row(telling, shape, kind, old, new);
 	MemoryContextSwitchTo(caller);
-	for (int i = 0; lost && i < shape->n_sources; i++)
-		break_for_identity(telling, shape->sources[i], rel,
-						   "A large value that was not changed is not known.");
+	for (int i = 0; lost != NULL && i < shape->n_sources; i++)
+		break_for_lost(telling, shape, i, rel, lost);
 	MemoryContextDelete(scratch);
 }
 

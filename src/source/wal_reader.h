@@ -29,7 +29,7 @@ typedef struct WalColumns
 	int		   *absent;			/* places that no column of it fills */
 	int			n_varlena;
 	int		   *varlena;		/* places of what could be compressed */
-	bool		identified;		/* the replica identity has them all */
+	Bitmapset  *unidentified;	/* of the source: not in the replica identity */
 } WalColumns;
 
 /* What one needs to know of a column to step over it. */

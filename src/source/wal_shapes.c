@@ -384,7 +384,6 @@ map_columns(WalShape *shape, Relation rel, const WalWatch *watch,
 		columns->place[i] = -1;
 	columns->absent = palloc(sizeof(int) * room);
 	columns->varlena = palloc(sizeof(int) * room);
-	columns->identified = true;
 	while ((attnum = bms_next_member(watch->wanted, attnum)) > 0)
 	{
 		AttrNumber	from = find_column(rel, watch->relid, attnum);
@@ -401,7 +400,7 @@ map_columns(WalShape *shape, Relation rel, const WalWatch *watch,
 			columns->varlena[columns->n_varlena++] = attnum - 1;
 		if (rel->rd_rel->relreplident != REPLICA_IDENTITY_FULL &&
 			!bms_is_member(from - FirstLowInvalidHeapAttributeNumber, identity))
-			columns->identified = false;
+			columns->unidentified = bms_add_member(columns->unidentified, attnum);
 	}
 }
 
@@ -603,6 +602,25 @@ deform(const WalShape *shape, const WalColumns *columns,
 	}
 }
 
+/* Nothing is known of the row. */
+static void
+forget_columns(const WalShape *shape, const WalColumns *columns,
+			   Datum *values, bool *nulls)
+{
+	for (int i = 0; i < shape->natts; i++)
+	{
+		if (columns->place[i] < 0)
+			continue;
+		nulls[columns->place[i]] = true;
+		values[columns->place[i]] = (Datum) 0;
+	}
+	for (int k = 0; k < columns->n_absent; k++)
+	{
+		nulls[columns->absent[k]] = true;
+		values[columns->absent[k]] = (Datum) 0;
+	}
+}
+
 bool
 weir_change_row(const WeirChange *change, int i, bool old, Datum *values,
 				bool *nulls)
@@ -616,7 +634,13 @@ weir_change_row(const WeirChange *change, int i, bool old, Datum *values,
 		return false;
 	columns = &shape->columns[i];
 	if (old && record->old_len == 0)
-		return columns->n == 0 && record->kind == WEIR_CHANGE_DELETE;
+	{
+		/* that a row went is known, and enough for count(*) */
+		if (record->kind != WEIR_CHANGE_DELETE)
+			return false;
+		forget_columns(shape, columns, values, nulls);
+		return true;
+	}
 	if (!old && record->new_len == 0)
 		return false;
 	if (!old)
