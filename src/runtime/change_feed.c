@@ -496,6 +496,7 @@ next_row(WeirWorker *worker, WeirChangeSource *source,
 	origin = &batch->origins[batch->n];
 	origin->diff = diff;
 	origin->inserted = inserted;
+	origin->begin = txn->begin;
 	origin->end = txn->end;
 	origin->xid = txn->xid;
 	return batch->n;
@@ -590,7 +591,7 @@ static bool
 is_news(const WeirRun *run, const WeirTransaction *txn)
 {
 	return txn->end > (XLogRecPtr) run->books[0].position &&
-		(run->limit == 0 || txn->end < run->limit) &&
+		(run->limit == 0 || txn->end <= run->limit) &&
 		(run->backfill == NULL ||
 		 !weir_backfill_sees(run->backfill, txn->xid, txn->end));
 }
@@ -617,7 +618,7 @@ stop_append_only(WeirWorker *worker, WeirChangeSource *source,
 
 		if (run->def->options.append_only == WEIR_APPEND_ONLY_ERROR &&
 			is_news(run, txn))
-			weir_members_stall(worker, run, &error, txn->end);
+			weir_members_stall(worker, run, &error, txn->begin);
 	}
 	list_free(runs);
 }
@@ -702,7 +703,7 @@ stop_broken(WeirWorker *worker, const WeirTransaction *txn)
 			if (!list_member_ptr(source->runs, run) || !is_news(run, txn) ||
 				!is_concerned(run, broken))
 				continue;
-			weir_members_stall(worker, run, &error, txn->end);
+			weir_members_stall(worker, run, &error, txn->begin);
 		}
 		list_free(runs);
 	}
@@ -788,14 +789,18 @@ note_progress(WeirWorker *worker)
 	}
 }
 
-/* All that came before the transaction is folded: commit that, then stall. */
+/*
+ * All that came before the transaction is folded: commit that, then stall.  The
+ * position is where its commit record begins, not somewhere in that: decoding
+ * that starts there passes over a transaction whose record began before.
+ */
 static void
 stop_at_limit(WeirMember *member)
 {
 	WeirRun    *run = member->run;
 
 	run->books[0].position = Max(run->books[0].position,
-								 (int64) run->limit - 1);
+								 (int64) run->limit);
 	run->stop = member->limit_error;
 	run->needs_person = true;
 	member->limit = 0;
@@ -816,7 +821,7 @@ advance(WeirWorker *worker)
 
 		if (run == NULL || !run->joined)
 			continue;
-		if (run->limit != 0 && feed->position >= run->limit)
+		if (run->limit != 0 && feed->position > run->limit)
 			stop_at_limit(lfirst(cell));
 		else
 			run->books[0].position = Max(run->books[0].position,
@@ -944,6 +949,9 @@ weir_changes_confirmable(WeirWorker *worker, List *committed)
 		WeirMember *member = lfirst(cell);
 		WeirRun    *run = member->run;
 
+		/* what it stalls before is to be told again when it is resumed */
+		if (run != NULL && run->limit != 0)
+			lsn = Min(lsn, run->limit);
 		if (run == NULL || (!run->joined && run->n_books > 0))
 		{
 			/* paused or put aside; if it has no position, it holds nothing */

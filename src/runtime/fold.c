@@ -101,7 +101,7 @@ stop_at(WeirRun *run, const WeirBatch *batch, int row, int sqlstate,
 		error->hint = pstrdup("Set weir.on_error = 'dead_letter' on the view to skip such messages, then call weir.resume.");
 	}
 	run->stop = error;
-	run->stop_lsn = batch->origins != NULL ? batch->origins[row].end : 0;
+	run->stop_lsn = batch->origins != NULL ? batch->origins[row].begin : 0;
 	run->needs_person = true;
 	MemoryContextSwitchTo(old);
 }
@@ -262,7 +262,7 @@ evaluate_changes_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 		const WeirRowOrigin *origin = &batch->origins[*at];
 
 		if (origin->end <= (XLogRecPtr) books->position ||
-			(run->limit != 0 && origin->end >= run->limit) ||
+			(run->limit != 0 && origin->end > run->limit) ||
 			(run->backfill != NULL &&
 			 weir_backfill_sees(run->backfill, origin->xid, origin->end)))
 			continue;

@@ -81,8 +81,8 @@ extern void weir_members_fold(WeirWorker *worker, WeirRun *run,
 
 /*
  * Puts aside a run until a person does something; what it has not committed is
- * lost, for it may be half of a transaction.  With the end of that transaction,
- * the view is run once more up to there, and stalls when that is committed.
+ * lost, for it may be half of a transaction.  With the beginning of its commit
+ * record, the view is run once more up to there, and stalls when that is committed.
  */
 extern void weir_members_stall(WeirWorker *worker, WeirRun *run,
 							   const ErrorData *error, XLogRecPtr before);

@@ -56,7 +56,8 @@ typedef struct WeirRowOrigin
 {
 	int64		diff;
 	bool		inserted;		/* by an INSERT: what append-only views take */
-	XLogRecPtr	end;			/* of the commit */
+	XLogRecPtr	begin;			/* of the commit record, and its end */
+	XLogRecPtr	end;
 	TransactionId xid;			/* top-level */
 } WeirRowOrigin;
 
@@ -167,8 +168,9 @@ typedef struct WeirRun
 	/* set by on_error = 'stop', and by a source with a gap: stall after the
 	 * commit of what came before */
 	ErrorData  *stop;
-	XLogRecPtr	stop_lsn;		/* of changes: the transaction that it is about */
-	XLogRecPtr	limit;			/* fold nothing that ends here or later; 0: none */
+	XLogRecPtr	stop_lsn;		/* of changes: where the commit record of the
+								 * transaction that it is about begins */
+	XLogRecPtr	limit;			/* fold nothing that ends beyond this; 0: none */
 	bool		needs_person;	/* to stop again at once would be no news */
 } WeirRun;
 

@@ -152,7 +152,9 @@ typedef struct WeirBroken
 typedef struct WeirTransaction
 {
 	TransactionId xid;			/* top-level */
-	XLogRecPtr	end;			/* end of its commit record */
+	XLogRecPtr	begin;			/* of its commit record: who committed before it
+								 * ends there at the latest */
+	XLogRecPtr	end;			/* of its commit record */
 	TimestampTz time;			/* of the commit */
 	List	   *broken;			/* of WeirBroken: known before its first change */
 } WeirTransaction;

@@ -114,6 +114,7 @@ need_transaction(WeirWalReader *reader, ReorderBufferTXN *txn)
 		return;
 	reader->txn = weir_wal_buffer_begin(reader->buffer);
 	reader->txn->xid = txn->xid;
+	reader->txn->begin = txn->final_lsn;
 	reader->txn->end = txn->end_lsn;
 	reader->txn->time = txn->xact_time.commit_time;
 }
