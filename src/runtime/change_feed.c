@@ -120,6 +120,8 @@ open_reader(WeirWorker *worker)
 			feed->recorded = feed->position = life.confirmed;
 			feed->lost_why = life.lost_why ?
 				MemoryContextStrdup(feed->mcxt, life.lost_why) : NULL;
+			/* what they had of another life ends with it: join_again() tells */
+			weir_members_reopen(worker, feed->life);
 		}
 		StartTransactionCommand();
 		feed->position = least_position(worker, feed->position);

@@ -488,6 +488,21 @@ weir_members_stall(WeirWorker *worker, WeirRun *run, const ErrorData *error,
 }
 
 void
+weir_members_reopen(WeirWorker *worker, int64 life)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run != NULL && member->run->joined &&
+			member->run->books[0].last_print != life)
+			close_run(worker, member);
+	}
+}
+
+void
 weir_members_fold(WeirWorker *worker, WeirRun *run, const WeirBatch *batch)
 {
 	MemoryContext caller = CurrentMemoryContext;

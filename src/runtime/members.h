@@ -87,6 +87,12 @@ extern void weir_members_fold(WeirWorker *worker, WeirRun *run,
 extern void weir_members_stall(WeirWorker *worker, WeirRun *run,
 							   const ErrorData *error, XLogRecPtr before);
 
+/*
+ * Closes runs that were fed in another life of the slot than this, to be opened
+ * again from what they have committed.
+ */
+extern void weir_members_reopen(WeirWorker *worker, int64 life);
+
 /* Records a stall or its end (NULL), if that can be done. */
 extern void weir_members_record_stall(WeirMember *member,
 									  const ErrorData *error);
