@@ -685,7 +685,12 @@ open_member(WeirWorker *worker, WeirMember *member)
 		ErrorData  *error = weir_catch(caller);
 
 		weir_watchdog_explain(error);
-		put_aside(worker, member, error, false);
+		/* it was only to be run up to where it stalls for a better reason */
+		if (member->limit != 0)
+			put_aside(worker, member, member->limit_error, true);
+		else
+			put_aside(worker, member, error, false);
+		member->limit = 0;
 	}
 	PG_END_TRY();
 	weir_watchdog_stop();
