@@ -591,10 +591,12 @@ weir_members_stop(WeirWorker *worker)
 
 			if (trouble != NULL)
 			{
-				if (!member->stalled)
+				if (!member->troubled)
 					weir_members_record_stall(member, trouble);
+				member->troubled = true;
 				continue;
 			}
+			member->troubled = false;
 			/* it works again, and not only until its next commit */
 			if (member->stalled && !member->run->blocked &&
 				!weir_run_has_news(member->run) &&

@@ -31,7 +31,8 @@ typedef struct WeirMember
 	TimestampTz opened;
 	TimestampTz retry_at;
 	int			backoff_ms;
-	bool		stalled;		/* status says so */
+	bool		stalled;		/* status says so, perhaps */
+	bool		troubled;		/* status tells the trouble of the source */
 	XLogRecPtr	limit;			/* run it up to here, and no further: */
 	ErrorData  *limit_error;	/* why */
 } WeirMember;

@@ -391,9 +391,9 @@ EOF2
 	sql("UPDATE acct SET n = n + 1 WHERE id < 500");
 	$oracle->stalls('full_one', '55000', qr/REPLICA IDENTITY/, 'UPDATE under a smaller identity');
 	$oracle->stalls('by_index', '55000', qr/REPLICA IDENTITY/, 'the same for an index that is no longer the identity');
-	# what is missing is known for the table, not for each of its views
+	$oracle->same('views that need no more go on', @default);
 	sql('ALTER TABLE acct REPLICA IDENTITY FULL');
-	for my $v (qw(full_one by_index ids how_many)) { $oracle->rebuilt($v, "$v after the identity is back") }
+	for my $v (qw(full_one by_index)) { $oracle->rebuilt($v, "$v after the identity is back") }
 	each_step([ @default, 'by_index', 'full_one' ], 'all go on' => "UPDATE acct SET note = 'z', n = n + 1 WHERE id % 3 = 0; DELETE FROM acct WHERE id % 6 = 0");
 	sql('ALTER TABLE acct REPLICA IDENTITY NOTHING; DELETE FROM acct WHERE id = (SELECT min(id) FROM acct)');
 	$oracle->stalls('ids', '55000', qr/REPLICA IDENTITY/, 'DELETE without an identity');

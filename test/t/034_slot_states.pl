@@ -348,7 +348,12 @@ section 'databases', sub {
 	}
 	$node->safe_psql('copy', $write);
 	$node->safe_psql('e', $write);
-	$c->rebuilt($_, 'a copy') for sort keys %query;
+	$node->safe_psql('copy', "SELECT weir.resume('$_')") for sort keys %query;
+	for my $v (sort keys %query)
+	{
+		$c->stalls($v, '55000', qr/rebuild/, "$v of the copy, resumed");
+		$c->rebuilt($v, 'a copy');
+	}
 	$node->safe_psql('copy', $write);
 	$c->same('the copy lives');
 	$o->same('and so does the original');
