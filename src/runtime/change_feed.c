@@ -208,6 +208,21 @@ free_batch(WeirBatch *batch)
 	MemoryContextDelete(batch->mcxt);
 }
 
+/*
+ * Columns have come since the others joined, or one that no view read then has
+ * another type now.  Pushed rows are taken apart by these types.
+ */
+static bool
+is_older(TupleDesc known, TupleDesc desc)
+{
+	if (known->natts != desc->natts)
+		return known->natts < desc->natts;
+	for (int i = 0; i < desc->natts; i++)
+		if (TupleDescAttr(known, i)->atttypid != TupleDescAttr(desc, i)->atttypid)
+			return true;
+	return false;
+}
+
 static void
 add_to_source(WeirChangeFeed *feed, WeirRun *run, TupleDesc desc)
 {
@@ -221,8 +236,7 @@ add_to_source(WeirChangeFeed *feed, WeirRun *run, TupleDesc desc)
 		source->is_stream = run->def->source_kind == WEIR_SOURCE_STREAM;
 		feed->sources = lappend(feed->sources, source);
 	}
-	/* columns may have come since the others joined */
-	if (source->desc == NULL || source->desc->natts < desc->natts)
+	if (source->desc == NULL || is_older(source->desc, desc))
 	{
 		if (source->desc != NULL)
 		{
@@ -925,6 +939,12 @@ weir_changes_read(WeirWorker *worker)
 		feed->trouble = NULL;
 		feed->backoff_ms = FIRST_BACKOFF_MS;
 	}
+	/*
+	 * Decoding a REVOKE, or a policy, has invalidated what it should.  Rows that
+	 * were committed with it or later are not for a view that has lost its
+	 * privileges; looking before reading alone would let them in.
+	 */
+	weir_members_check_privileges(worker);
 	take_changes(worker);
 	advance(worker);
 	note_progress(worker);

@@ -352,6 +352,8 @@ watch_privileges(WeirWorker *worker)
 								  (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalog_invalidated,
 								  (Datum) 0);
+	/* superusers and BYPASSRLS: policies begin to apply to who was one */
+	CacheRegisterSyscacheCallback(AUTHOID, catalog_invalidated, (Datum) 0);
 }
 
 void
