@@ -331,9 +331,10 @@ put_aside_lost(WeirWorker *worker, WeirRun *run)
 }
 
 static bool
-has_told(void *reader, TransactionId xid)
+has_told(void *reader, TransactionId xid, bool or_later)
 {
-	return weir_wal_has_told(reader, xid);
+	return or_later ? weir_wal_has_told_from(reader, xid) :
+		weir_wal_has_told(reader, xid);
 }
 
 /* The first position of a view. */
