@@ -32,9 +32,11 @@
 #include "executor/spi.h"
 #include "fdw/stream_message.h"
 #include "miscadmin.h"
+#include "postmaster/interrupt.h"
 #include "runtime/backfill.h"
 #include "runtime/watchdog.h"
 #include "storage/procarray.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -61,6 +63,16 @@
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS 30000
 
+/*
+ * A new slot waits for every transaction that has written when it begins, in any
+ * database, and begins anew each time.  At first that is given some seconds, so
+ * that the views can say what they wait for; then ever more, since where some
+ * transaction of a minute is always under way, no shorter wait comes to its end.
+ */
+#define FIRST_PATIENCE_MS 5000
+#define USUAL_PATIENCE_MS 1000	/* see pinned_settings.c */
+#define LAST_PATIENCE_MS (60 * 60 * 1000)
+
 static void set_trouble(WeirChangeFeed *feed, const ErrorData *error);
 
 WeirChangeFeed *
@@ -72,6 +84,7 @@ weir_changes_create(void)
 
 	feed->mcxt = mcxt;
 	feed->backoff_ms = FIRST_BACKOFF_MS;
+	feed->patience_ms = FIRST_PATIENCE_MS;
 	return feed;
 }
 
@@ -101,27 +114,92 @@ close_reader(WeirChangeFeed *feed)
 	feed->reader = NULL;
 }
 
+static void
+set_patience(WeirWorker *worker, int ms, bool making_slot)
+{
+	char		timeout[16];
+
+	snprintf(timeout, sizeof(timeout), "%d", ms);
+	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
+	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
+	worker->slot->making_slot = making_slot;
+	LWLockRelease(weir_shared->lock);
+}
+
+/* Others may make us wait for long, until there are news; false if there are. */
+static bool
+become_patient(WeirWorker *worker)
+{
+	set_patience(worker, worker->changes->patience_ms, true);
+	return !ConfigReloadPending && !weir_must_leave(worker) &&
+		!weir_members_are_stale(worker);
+}
+
+/* In no transaction, or its abort would make us patient again. */
+static void
+become_impatient(WeirWorker *worker)
+{
+	set_patience(worker, USUAL_PATIENCE_MS, false);
+	/* news that came too late to cancel anything */
+	QueryCancelPending = false;
+}
+
+static void
+begin_life(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	WeirSlotLife life = weir_slot_begin();
+
+	feed->life = life.life;
+	feed->recorded = feed->position = life.confirmed;
+	feed->lost_why = life.lost_why ?
+		MemoryContextStrdup(feed->mcxt, life.lost_why) : NULL;
+	feed->patience_ms = FIRST_PATIENCE_MS;
+	/* what they had of another life ends with it: join_again() tells */
+	weir_members_reopen(worker, feed->life);
+}
+
+/* No slot yet: somebody's transaction took longer than our patience, or news came. */
+static void
+note_wait(WeirChangeFeed *feed, const ErrorData *error)
+{
+	ErrorData	wait = {
+		.elevel = ERROR,
+		.sqlerrcode = error->sqlerrcode,
+		.message = "waiting for transactions that write, to read changes from there on",
+		.detail = "A new replication slot waits for all that are open, in any database.",
+		.hint = "Look for old transactions in pg_stat_activity and pg_prepared_xacts."
+	};
+
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		return;
+	set_trouble(feed, &wait);
+	feed->patience_ms = Min(feed->patience_ms * 4, LAST_PATIENCE_MS);
+	feed->backoff_ms = FIRST_BACKOFF_MS;
+}
+
 /* (Re)opens the reader; an error is the feed's trouble. */
 static void
 open_reader(WeirWorker *worker)
 {
 	WeirChangeFeed *feed = worker->changes;
 	MemoryContext caller = CurrentMemoryContext;
+	volatile bool begins = feed->life == 0;
 
 	if (feed->reader != NULL || GetCurrentTimestamp() < feed->retry_at)
 		return;
+	if (begins && !become_patient(worker))
+	{
+		become_impatient(worker);
+		return;					/* next turn */
+	}
 	PG_TRY();
 	{
-		if (feed->life == 0)
+		if (begins)
 		{
-			WeirSlotLife life = weir_slot_begin();
-
-			feed->life = life.life;
-			feed->recorded = feed->position = life.confirmed;
-			feed->lost_why = life.lost_why ?
-				MemoryContextStrdup(feed->mcxt, life.lost_why) : NULL;
-			/* what they had of another life ends with it: join_again() tells */
-			weir_members_reopen(worker, feed->life);
+			begin_life(worker);
+			begins = false;
+			become_impatient(worker);
 		}
 		StartTransactionCommand();
 		feed->position = least_position(worker, feed->position);
@@ -134,7 +212,15 @@ open_reader(WeirWorker *worker)
 	}
 	PG_CATCH();
 	{
-		set_trouble(feed, weir_catch(caller));
+		ErrorData  *error = weir_catch(caller);
+
+		if (begins)
+			become_impatient(worker);
+		if (begins && (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+					   error->sqlerrcode == ERRCODE_QUERY_CANCELED))
+			note_wait(feed, error);
+		else
+			set_trouble(feed, error);
 		/* look again at whether the slot is the one that we know */
 		feed->life = 0;
 	}

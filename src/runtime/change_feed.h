@@ -51,6 +51,7 @@ typedef struct WeirChangeFeed
 	TimestampTz next_confirm;
 	TimestampTz retry_at;		/* after a trouble */
 	int			backoff_ms;
+	int			patience_ms;	/* with those whom a new slot waits for */
 	ErrorData  *trouble;
 } WeirChangeFeed;
 

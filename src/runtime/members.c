@@ -593,12 +593,13 @@ weir_members_stop(WeirWorker *worker)
 
 			if (trouble != NULL)
 			{
-				if (!member->troubled)
+				/* `stalled` is a guess until something has been recorded */
+				if (member->told != trouble)
 					weir_members_record_stall(member, trouble);
-				member->troubled = true;
+				member->told = trouble;
 				continue;
 			}
-			member->troubled = false;
+			member->told = NULL;
 			/* it works again, and not only until its next commit */
 			if (member->stalled && !member->run->blocked &&
 				!weir_run_has_news(member->run) &&

@@ -31,8 +31,8 @@ typedef struct WeirMember
 	TimestampTz opened;
 	TimestampTz retry_at;
 	int			backoff_ms;
-	bool		stalled;		/* status says so, perhaps */
-	bool		troubled;		/* status tells the trouble of the source */
+	bool		stalled;		/* status says so */
+	const ErrorData *told;		/* the trouble of its source that it says */
 	XLogRecPtr	limit;			/* run it up to here, and no further: */
 	ErrorData  *limit_error;	/* why */
 } WeirMember;
@@ -66,6 +66,9 @@ typedef struct WeirWorker
 
 /* A scout: which streams of this database have views?  To slots. */
 extern void weir_scout(Oid database);
+
+/* Is ingestion off, or does somebody want the database alone?  weir_worker.c */
+extern bool weir_must_leave(const WeirWorker *worker);
 
 extern bool weir_members_are_stale(const WeirWorker *worker);
 extern void weir_members_reload(WeirWorker *worker);

@@ -79,7 +79,9 @@ weir_scout(Oid database)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (weir_catalog_exists())
 	{
-		weir_catalog_adopt();
+		/* who restores a dump with ingestion off may look at it first */
+		if (weir_enabled)
+			weir_catalog_adopt();
 		foreach(cell, weir_catalog_views())
 		{
 			WeirViewDef *def = lfirst(cell);

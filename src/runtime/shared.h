@@ -42,6 +42,8 @@ typedef struct WeirSlot
 	bool		done;			/* the worker found no view to serve */
 	volatile Oid culprit;		/* a view whose code could not be cancelled */
 	volatile bool waiting;		/* for a commit in the database: wake it */
+	bool		making_slot;	/* waits for transactions of others: news cancel
+								 * that */
 	/* of changes: folded up to this LSN, and all that committed by this time */
 	pg_atomic_uint64 read_to;
 	pg_atomic_uint64 read_by;
@@ -141,6 +143,9 @@ extern void weir_shmem_install(void);
 
 /* Something that concerns others has changed, now and not at a commit. */
 extern void weir_tell_all(void);
+
+/* Every worker looks at once at what the configuration says. */
+extern void weir_nudge_all(void);
 
 /* In every process: wakes the reader of changes when a transaction commits. */
 extern void weir_wake_reader_at_commits(void);

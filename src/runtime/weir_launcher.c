@@ -315,7 +315,7 @@ next_due(TimestampTz next_scout)
 	TimestampTz due = next_scout;
 
 	for (int i = 0; i < weir_shared->n_slots; i++)
-		if (weir_shared->slots[i].state == WEIR_SLOT_WANTED)
+		if (weir_enabled && weir_shared->slots[i].state == WEIR_SLOT_WANTED)
 			due = Min(due, Max(children[i].not_before,
 							   TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 100)));
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due);
@@ -363,10 +363,13 @@ weir_launcher_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			/* a worker that waits for other transactions does not look itself */
+			if (!weir_enabled)
+				weir_nudge_all();
 		}
 
-		if (weir_enabled &&
-			(generation != scouted || now >= next_scout || slot_freed))
+		/* also while nothing is ingested: the last view may go, and its slot */
+		if (generation != scouted || now >= next_scout || slot_freed)
 		{
 			List	   *databases = labelled_databases();
 			ListCell   *cell;
@@ -387,8 +390,7 @@ weir_launcher_main(Datum arg)
 
 		/* a scout may have eaten the nudge of a newer generation */
 		if (!slot_freed &&
-			(!weir_enabled ||
-			 scouted == pg_atomic_read_u64(&weir_shared->generation)))
+			scouted == pg_atomic_read_u64(&weir_shared->generation))
 			(void) WaitLatch(MyLatch,
 							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 next_due(next_scout), PG_WAIT_EXTENSION);

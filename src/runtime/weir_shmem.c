@@ -98,7 +98,11 @@ startup_shared_memory(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
-/* Nudges the launcher, and the workers of a database (InvalidOid: of all). */
+/*
+ * Nudges the launcher, and the workers of a database (InvalidOid: of all).  One
+ * that waits for other transactions, which may take hours, looks at no latch:
+ * its wait is cancelled.
+ */
 static void
 nudge(Oid database)
 {
@@ -109,9 +113,12 @@ nudge(Oid database)
 	{
 		WeirSlot   *slot = &weir_shared->slots[i];
 
-		if (slot->latch != NULL &&
-			(slot->database == database || !OidIsValid(database)))
-			SetLatch(slot->latch);
+		if (slot->latch == NULL ||
+			(OidIsValid(database) && slot->database != database))
+			continue;
+		SetLatch(slot->latch);
+		if (slot->making_slot && slot->pid != MyProcPid)
+			kill(slot->pid, SIGINT);
 	}
 	LWLockRelease(weir_shared->lock);
 }
@@ -151,6 +158,12 @@ at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 	wake_now = false;
 	pg_atomic_fetch_add_u64(&weir_shared->generation, 1);
 	nudge(MyDatabaseId);
+}
+
+void
+weir_nudge_all(void)
+{
+	nudge(InvalidOid);
 }
 
 void

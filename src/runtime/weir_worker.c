@@ -54,6 +54,7 @@ leave_slot(int code, Datum arg)
 	LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
 	worker.slot->latch = NULL;
 	worker.slot->pid = 0;
+	worker.slot->making_slot = false;
 	if (weir_shared->launcher_latch != NULL)
 		SetLatch(weir_shared->launcher_latch);
 	LWLockRelease(weir_shared->lock);
@@ -112,15 +113,15 @@ start(const WeirWorkerArgs *args)
 	before_shmem_exit(leave_slot, (Datum) 0);
 }
 
-static bool
-must_leave(void)
+bool
+weir_must_leave(const WeirWorker *worker)
 {
 	bool		leave;
 
 	if (!weir_enabled)
 		return true;
 	LWLockAcquire(weir_shared->lock, LW_SHARED);
-	leave = weir_shared->leave == worker.database &&
+	leave = weir_shared->leave == worker->database &&
 		GetCurrentTimestamp() < weir_shared->leave_until;
 	LWLockRelease(weir_shared->lock);
 	return leave;
@@ -478,7 +479,7 @@ weir_worker_main(Datum arg)
 		MemoryContextSwitchTo(worker.turn);
 
 		wait(busy);
-		if (must_leave())
+		if (weir_must_leave(&worker))
 			break;
 		if (weir_members_are_stale(&worker))
 		{

@@ -84,10 +84,11 @@ apt_install()
 {
 	local log
 	log=$(mktemp)
-	if { as_root apt-get -q update &&
-		as_root env DEBIAN_FRONTEND=noninteractive \
-			apt-get -q -y --no-install-recommends install "$@"; } \
-		</dev/null >"$log" 2>&1
+	# another ./check may be at it
+	if as_root flock -w 1800 /tmp/pg_weir.apt.lock \
+		env DEBIAN_FRONTEND=noninteractive sh -c \
+		'apt-get -q update && apt-get -q -y --no-install-recommends install "$@"' \
+		sh "$@" </dev/null >"$log" 2>&1
 	then
 		rm -f "$log"
 	else
