@@ -1163,7 +1163,7 @@ weir_changes_tend(WeirWorker *worker)
 		WeirMember *member = lfirst(cell);
 
 		if (member->run == NULL && !XLogRecPtrIsInvalid(member->held_at) &&
-			member->held_life == feed->life &&
+			(member->held_life == feed->life || member->held_new) &&
 			weir_wal_end() - member->held_at > limit)
 			give_up(worker, member);
 	}

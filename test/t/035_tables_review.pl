@@ -105,4 +105,16 @@ fault('');
 $writer->finish;
 $oracle->same('... whose row is counted');
 
+# A view over a stream that was created paused holds WAL like any other that is
+# paused, and no longer.
+sql(<<'EOF');
+CREATE FOREIGN TABLE pushed (a int) SERVER weir_stream;
+CREATE TABLE asleep WITH (weir.continuous) AS SELECT a, count(*) AS c FROM pushed GROUP BY a WITH NO DATA;
+EOF
+fault('', "weir.max_retained_wal = '1MB'");
+sql('CREATE TABLE fill AS SELECT repeat(i::text, 200) AS t FROM generate_series(1, 5000) i');
+$oracle->stalls('asleep', '55000', qr/rebuild/, 'more WAL than weir.max_retained_wal');
+sql(q{SELECT weir.rebuild('asleep', true)});
+fault('');
+
 done_testing;
