@@ -1164,7 +1164,7 @@ weir_changes_tend(WeirWorker *worker)
 
 		if (member->run == NULL && !XLogRecPtrIsInvalid(member->held_at) &&
 			(member->held_life == feed->life || member->held_new) &&
-			weir_wal_end() - member->held_at > limit)
+			weir_wal_end() - Max(member->held_at, feed->recorded) > limit)
 			give_up(worker, member);
 	}
 	lsn = weir_changes_confirmable(worker, NIL);

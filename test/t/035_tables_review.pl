@@ -114,7 +114,25 @@ EOF
 fault('', "weir.max_retained_wal = '1MB'");
 sql('CREATE TABLE fill AS SELECT repeat(i::text, 200) AS t FROM generate_series(1, 5000) i');
 $oracle->stalls('asleep', '55000', qr/rebuild/, 'more WAL than weir.max_retained_wal');
-sql(q{SELECT weir.rebuild('asleep', true)});
+$oracle->{views} = {};
+sql('DROP TABLE asleep');
+
+# One that has had nothing to commit for long holds what the slot holds, and not
+# everything since its last commit.
+sql('CREATE TABLE quiet (k int)');
+$oracle->create('of_quiet', 'SELECT k, count(*) AS c FROM quiet GROUP BY k', with => 'weir.append_only');
+$oracle->create('of_fill', 'SELECT count(*) AS c FROM fill');
+$oracle->same('before it is quiet', 'of_quiet', 'of_fill');
+sql('INSERT INTO fill SELECT repeat(i::text, 200) AS t FROM generate_series(1, 5000) i');
+$oracle->same('much was written', 'of_fill');
+ok($node->wait_until("SELECT pg_current_wal_lsn() - confirmed_flush_lsn < 500000 FROM pg_replication_slots WHERE $mine"), '... and confirmed');
+sql(q{SELECT weir.pause('of_quiet')});
+# longer than until the worker looks who holds how much
+sleep 11;
+is($oracle->state_of('of_quiet'), 'paused', '... a quiet view is not given up for it');
+sql('INSERT INTO quiet VALUES (1)');
+sql(q{SELECT weir.resume('of_quiet')});
+$oracle->same('... and goes on', 'of_quiet');
 fault('');
 
 done_testing;
