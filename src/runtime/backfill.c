@@ -14,8 +14,9 @@
  *	  P, so what S does not see must not have been read up to P.  A commit
  *	  record is in the WAL before its transaction is visible, and with a
  *	  synchronous standby that can take long.  So each transaction that S shows
- *	  as running is looked up among those that were told; if one is among them,
- *	  S is thrown away and taken again later.
+ *	  as running, or as not begun (the latest one of all is not among those that
+ *	  run), is looked up among those that were told; if one is among them, S is
+ *	  thrown away and taken again later.
  *
  *	- Every transaction that S sees has its commit record in the WAL before S is
  *	  taken, so before `target`, which is read afterwards.  Only up to there are
@@ -557,12 +558,23 @@ weir_backfill_discard(WeirBackfill *backfill)
 /* What S sees; false when it is of no use, see at the top. */
 static bool
 keep_snapshot(WeirBackfill *backfill, Snapshot snapshot,
-			  bool (*has_told) (void *arg, TransactionId xid), void *arg)
+			  WeirHasTold has_told, void *arg)
 {
+	TransactionId next = ReadNextTransactionId();
+
 	for (uint32 i = 0; i < snapshot->xcnt; i++)
-		if (has_told(arg, snapshot->xip[i]) ||
+		if (has_told(arg, snapshot->xip[i], false) ||
 			TransactionIdDidCommit(snapshot->xip[i]))
 			return false;
+	/* a reader before us may have told them: look at the commits, too */
+	if (has_told(arg, snapshot->xmax, true))
+		return false;
+	for (TransactionId xid = snapshot->xmax; TransactionIdPrecedes(xid, next);)
+	{
+		if (TransactionIdDidCommit(xid))
+			return false;
+		TransactionIdAdvance(xid);
+	}
 
 	if (backfill->running != NULL)
 		pfree(backfill->running);
@@ -642,9 +654,7 @@ hand_over(WeirBackfill *backfill, Snapshot snapshot)
 }
 
 bool
-weir_backfill_snapshot(WeirBackfill *backfill,
-					   bool (*has_told) (void *arg, TransactionId xid),
-					   void *arg)
+weir_backfill_snapshot(WeirBackfill *backfill, WeirHasTold has_told, void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool taken = false;

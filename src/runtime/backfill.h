@@ -71,12 +71,13 @@ extern void weir_backfill_poll(WeirBackfill *backfill, WeirRun *run,
 
 /*
  * Takes S and hands it over, waiting for the process for a moment.  In no
- * transaction.  has_told(xid) says whether a transaction that S shows as running
- * was told already: then false, and nothing has happened.
+ * transaction.  has_told(xid, or_later) says whether a transaction that S does
+ * not see was told already: then false, and nothing has happened.
  */
+typedef bool (*WeirHasTold) (void *arg, TransactionId xid, bool or_later);
+
 extern bool weir_backfill_snapshot(WeirBackfill *backfill,
-								   bool (*has_told) (void *arg, TransactionId xid),
-								   void *arg);
+								   WeirHasTold has_told, void *arg);
 
 /*
  * TRUNCATE of the source: the rest of what S shows is of no use.  It could not

@@ -417,9 +417,10 @@ put_aside_lost(WeirWorker *worker, WeirRun *run)
 }
 
 static bool
-has_told(void *reader, TransactionId xid)
+has_told(void *reader, TransactionId xid, bool or_later)
 {
-	return weir_wal_has_told(reader, xid);
+	return or_later ? weir_wal_has_told_from(reader, xid) :
+		weir_wal_has_told(reader, xid);
 }
 
 /* The first position of a view. */
@@ -1162,7 +1163,7 @@ weir_changes_tend(WeirWorker *worker)
 		WeirMember *member = lfirst(cell);
 
 		if (member->run == NULL && !XLogRecPtrIsInvalid(member->held_at) &&
-			member->held_life == feed->life &&
+			(member->held_life == feed->life || member->held_new) &&
 			weir_wal_end() - member->held_at > limit)
 			give_up(worker, member);
 	}

@@ -243,7 +243,8 @@ weir_slot_give_up(const char *view_id)
 	values[0] = CStringGetTextDatum(view_id);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	run_sql("UPDATE weir_data.positions SET last_print = 0"
+	run_sql("UPDATE weir_data.positions SET last_print = 0,"
+			" last_offset = COALESCE(last_offset, 0)"
 			" WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values, NULL);
 	SPI_finish();
 	PopActiveSnapshot();

@@ -125,6 +125,10 @@ extern TransactionId weir_wal_ddl_xid(const WeirWalReader *reader);
 /* True when the reader told the commit of this top-level transaction lately. */
 extern bool weir_wal_has_told(const WeirWalReader *reader, TransactionId xid);
 
+/* The same for this one or any of a later xid. */
+extern bool weir_wal_has_told_from(const WeirWalReader *reader,
+								   TransactionId xid);
+
 /* The end of all WAL that is inserted, flushed or not. */
 extern XLogRecPtr weir_wal_end(void);
 

@@ -31,6 +31,7 @@
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/rmgr.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
@@ -820,6 +821,19 @@ weir_wal_has_told(const WeirWalReader *reader, TransactionId xid)
 	for (uint32 i = 0; i < n; i++)
 	{
 		if (reader->told[i] == xid)
+			return true;
+	}
+	return false;
+}
+
+bool
+weir_wal_has_told_from(const WeirWalReader *reader, TransactionId xid)
+{
+	uint32		n = Min(reader->n_told, TOLD_XIDS);
+
+	for (uint32 i = 0; i < n; i++)
+	{
+		if (TransactionIdFollowsOrEquals(reader->told[i], xid))
 			return true;
 	}
 	return false;

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use IPC::Run ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 use WeirNode;
@@ -16,12 +17,12 @@ my $oracle = WeirOracle->new($node, timeout => '20 s');
 
 sub sql { return $node->safe_psql('postgres', @_) }
 
-# The fault that the worker meets next; '': none.
+# The fault that comes next, '': none; and other settings.
 sub fault
 {
-	my ($fault) = @_;
+	my ($fault, @lines) = @_;
 	open my $fh, '>', $node->data_dir . '/try.conf' or die $!;
-	print $fh "weir.fault = '$fault'\n";
+	print $fh map { "$_\n" } @lines, "weir.fault = '$fault'";
 	close $fh;
 	$node->reload;
 	$node->wait_until(q{SELECT current_setting('weir.fault')}, $fault);
@@ -81,5 +82,39 @@ $oracle->stalls('lossy', '55000', qr/rebuild/, 'the view that was open meanwhile
 fault('');
 $oracle->rebuilt('lossy', 'the slot is another one');
 $oracle->same('after its rebuild');
+
+# A commit waits for a standby that is missing: its record has been read, and the
+# backfill's snapshot does not show it, not even as running if no later
+# transaction has ended.
+sql(<<'EOF');
+CREATE TABLE slow (id int PRIMARY KEY, k int);
+ALTER TABLE slow REPLICA IDENTITY FULL;
+INSERT INTO slow SELECT i, i % 3 FROM generate_series(1, 10) i;
+EOF
+fault('backfill-ready:sleep:1', "synchronous_standby_names = 'missing'");
+sql('SET synchronous_commit = local; '
+	  . $oracle->statement('late', 'SELECT k, count(*) AS c FROM slow GROUP BY k') . ';');
+$oracle->know('late', 'SELECT k, count(*) AS c FROM slow GROUP BY k');
+my ($in, $out) = ('', '');
+my $writer = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'),
+		'-c', 'INSERT INTO slow VALUES (11, 0)' ], '<', \$in, '>', \$out, '2>&1');
+ok($node->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'}, 1), 'a commit waits for a standby');
+sleep 2;
+is($oracle->state_of('late'), 'backfilling', '... and a backfill for the commit');
+fault('');
+$writer->finish;
+$oracle->same('... whose row is counted');
+
+# A view over a stream that was created paused holds WAL like any other that is
+# paused, and no longer.
+sql(<<'EOF');
+CREATE FOREIGN TABLE pushed (a int) SERVER weir_stream;
+CREATE TABLE asleep WITH (weir.continuous) AS SELECT a, count(*) AS c FROM pushed GROUP BY a WITH NO DATA;
+EOF
+fault('', "weir.max_retained_wal = '1MB'");
+sql('CREATE TABLE fill AS SELECT repeat(i::text, 200) AS t FROM generate_series(1, 5000) i');
+$oracle->stalls('asleep', '55000', qr/rebuild/, 'more WAL than weir.max_retained_wal');
+sql(q{SELECT weir.rebuild('asleep', true)});
+fault('');
 
 done_testing;
