@@ -1172,6 +1172,9 @@ weir_changes_tend(WeirWorker *worker)
 	lsn = weir_changes_confirmable(worker, NIL);
 	if (!XLogRecPtrIsInvalid(lsn) && lsn - feed->recorded >= CONFIRM_BYTES)
 		confirm_now(worker, lsn);
+	/* a standby had not got so far when the slot was to be told */
+	else if (weir_wal_confirmed(feed->reader) < feed->recorded)
+		weir_wal_confirm(feed->reader, feed->recorded);
 }
 
 TimestampTz
