@@ -71,18 +71,18 @@ get_view(Oid relid)
 
 /*
  * A view that came with a copy of another database is nobody's yet, and its
- * owner says with weir.resume() that it shall go on here.  The worker could
- * adopt the same view at the same time; both would write the same.
+ * owner says with weir.resume() or weir.rebuild() that it shall go on here.  The
+ * worker could adopt the same view at the same time; both would write the same.
  */
 static void
-adopt_stray(Oid relid)
+adopt_stray(Oid relid, const char *function)
 {
 	if (get_rel_name(relid) != NULL &&
 		weir_owns_relation(relid, GetUserId()) &&
 		weir_catalog_view(relid) == NULL &&
 		OidIsValid(get_trigger_oid(relid, WEIR_READ_ONLY_TRIGGER, true)))
 	{
-		PreventCommandIfReadOnly("weir.resume()");
+		PreventCommandIfReadOnly(function);
 		(void) weir_catalog_adopt();
 		CommandCounterIncrement();
 	}
@@ -134,7 +134,7 @@ weir_resume(PG_FUNCTION_ARGS)
 	Oid			types[] = {TEXTOID};
 	Datum		values[1];
 
-	adopt_stray(PG_GETARG_OID(0));
+	adopt_stray(PG_GETARG_OID(0), "weir.resume()");
 	view = get_view_to_control(PG_GETARG_OID(0), "weir.resume()");
 	values[0] = CStringGetTextDatum(view->id);
 	weir_sql_begin(&scope);
@@ -315,17 +315,19 @@ check_rebuild_changes(const WeirViewDef *view, bool accept_loss)
 Datum
 weir_rebuild(PG_FUNCTION_ARGS)
 {
-	WeirViewDef *view = get_view_to_control(PG_GETARG_OID(0),
-											"weir.rebuild()");
+	WeirViewDef *view;
 	bool		accept_loss = PG_GETARG_BOOL(1);
 	WeirSqlScope scope;
 	Oid			types[] = {TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(view->id)};
+	Datum		values[1];
 	WeirPartitionRange *ranges = NULL;
 	PartitionBooks *books = NULL;
 	int			n_ranges = 0;
 	int			n_books = 0;
 
+	adopt_stray(PG_GETARG_OID(0), "weir.rebuild()");
+	view = get_view_to_control(PG_GETARG_OID(0), "weir.rebuild()");
+	values[0] = CStringGetTextDatum(view->id);
 	if (view->source_kind == WEIR_SOURCE_KAFKA)
 		books = ask_broker(view, accept_loss, &n_books, &ranges, &n_ranges);
 	else

@@ -85,12 +85,18 @@ stop_at(WeirRun *run, const WeirBatch *batch, int row, int sqlstate,
 	if (batch->origins != NULL)
 	{
 		if (TransactionIdIsValid(batch->origins[row].xid))
+		{
 			error->detail = psprintf("A row of transaction %u, which ends at %X/%X.",
 									 batch->origins[row].xid,
 									 LSN_FORMAT_ARGS(batch->origins[row].end));
+			/* what was written stays in the WAL, whatever becomes of the row */
+			error->hint = pstrdup("Set weir.on_error = 'dead_letter' on the view to skip such rows, then call weir.resume. Or mend the row in its table, then call weir.rebuild.");
+		}
 		else
+		{
 			error->detail = pstrdup("A row that the table had before the view.");
-		error->hint = pstrdup("Mend what raises, or set weir.on_error = 'dead_letter' on the view to skip such rows; then call weir.resume.");
+			error->hint = pstrdup("Mend the row, or set weir.on_error = 'dead_letter' on the view to skip such rows; then call weir.resume.");
+		}
 	}
 	else
 	{

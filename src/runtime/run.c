@@ -20,6 +20,8 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "replication/slot.h"
+#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -165,6 +167,50 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 		prepare_presence(run, words_size);
 }
 
+/*
+ * A process holds one replication slot at a time, and the worker's is ours.  An
+ * expression of an owner who may use slots would let go of it: core's functions
+ * take theirs without looking, and leave none.  So it is set aside while
+ * expressions run, and whatever they have left is released.
+ */
+static ReplicationSlot *slot_aside = NULL;
+
+static void
+take_slot_back(void)
+{
+	ReplicationSlot *slot = slot_aside;
+
+	if (slot == NULL)
+		return;
+	slot_aside = NULL;
+	if (MyReplicationSlot != NULL && MyReplicationSlot != slot)
+		ReplicationSlotRelease();
+	/* taken by its name and released, or dropped: the reader will notice */
+	MyReplicationSlot = slot->in_use && slot->active_pid == MyProcPid ?
+		slot : NULL;
+}
+
+/* Core releases the slot of a process that ends, where it looks for it. */
+static void
+take_slot_back_at_exit(int code, Datum arg)
+{
+	take_slot_back();
+}
+
+static void
+set_slot_aside(void)
+{
+	static bool registered = false;
+
+	if (MyReplicationSlot == NULL || slot_aside != NULL)
+		return;
+	if (!registered)
+		before_shmem_exit(take_slot_back_at_exit, (Datum) 0);
+	registered = true;
+	slot_aside = MyReplicationSlot;
+	MyReplicationSlot = NULL;
+}
+
 ErrorData *
 weir_catch(MemoryContext caller)
 {
@@ -174,6 +220,7 @@ weir_catch(MemoryContext caller)
 	error = CopyErrorData();
 	FlushErrorState();
 	AbortCurrentTransaction();
+	take_slot_back();
 	/* outside of a transaction nothing else lets them go */
 	LWLockReleaseAll();
 	MemoryContextSwitchTo(caller);
@@ -187,11 +234,13 @@ weir_owner_begin(WeirOwnerScope *scope, Oid owner)
 	SetUserIdAndSecContext(owner,
 						   scope->sec_context | SECURITY_RESTRICTED_OPERATION);
 	scope->guc_level = NewGUCNestLevel();
+	set_slot_aside();
 }
 
 void
 weir_owner_end(const WeirOwnerScope *scope)
 {
+	take_slot_back();
 	AtEOXact_GUC(false, scope->guc_level);
 	SetUserIdAndSecContext(scope->user, scope->sec_context);
 }

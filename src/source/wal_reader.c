@@ -624,8 +624,12 @@ end_decoding(WeirWalReader *reader)
 	LogicalDecodingContext *ctx = reader->decoding;
 
 	reader->decoding = NULL;
-	if (ctx != NULL)
-		FreeDecodingContext(ctx);
+	if (ctx == NULL)
+		return;
+	/* core reads its name, and an expression may have released it */
+	if (MyReplicationSlot == NULL)
+		weir_slot_acquire(weir_slot_name(MyDatabaseId));
+	FreeDecodingContext(ctx);
 }
 
 static void
@@ -741,6 +745,12 @@ weir_wal_read(WeirWalReader *reader, Size max_bytes, int64 max_us)
 	MemoryContext caller = CurrentMemoryContext;
 	bool		in_transaction = IsTransactionState();	/* in tests alone */
 
+	/* somebody's expression may use slots, too (runtime/run.c) */
+	if (MyReplicationSlot == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("an expression of a view has released the replication slot"),
+				 errhint("Views must not call functions for replication slots.")));
 	reader->ddl_xid = InvalidTransactionId;
 	weir_wal_buffer_reset(reader->buffer);
 	weir_wal_shapes_tidy(reader->shapes);
@@ -851,6 +861,8 @@ weir_wal_end(void)
 void
 weir_wal_confirm(WeirWalReader *reader, XLogRecPtr lsn)
 {
+	if (MyReplicationSlot == NULL)
+		return;					/* the next read says so */
 	if (!weir_slot_has_failover())
 	{
 		reader->waiting = lsn;

@@ -85,4 +85,52 @@ EOF
 is(sql('SELECT x, count FROM a.xs'), 'two|1', 'a column whose type was changed is read as what it is');
 is(sql('SELECT id, count FROM a.ids ORDER BY 1'), "1|1\n2|1", 'and the others go on');
 
+# --------------------------------------------------- expressions that use slots
+
+# A process has one replication slot; an expression of who may use slots must not
+# get hold of the worker's, nor leave his own behind.  What it does to ours by name
+# costs the others a moment.
+sql(<<'EOF');
+CREATE FUNCTION run(command text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE command;
+	RETURN 'done';
+EXCEPTION WHEN others THEN
+	RETURN sqlstate;
+END $$;
+CREATE FUNCTION looks_pure(command text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+DECLARE
+	result text;
+BEGIN
+	SELECT public.run(command) INTO result;
+	RETURN result;
+END $$;
+CREATE TABLE commands (id serial PRIMARY KEY, command text);
+ALTER TABLE commands REPLICA IDENTITY FULL;
+CREATE TABLE slots_used WITH (weir.continuous) AS
+	SELECT command, looks_pure(command) AS r, count(*) FROM commands GROUP BY 1, 2;
+SELECT weir.wait_for('slots_used'), weir.wait_for('a.ids');
+SELECT pg_create_logical_replication_slot('theirs', 'test_decoding');
+EOF
+my $ours = 'pg_weir_' . sql('SELECT oid FROM pg_database WHERE datname = current_database()');
+my ($pid) = $node->worker_pids('postgres');
+for my $command (
+	q{SELECT pg_create_physical_replication_slot('new')},
+	q{SELECT count(*) FROM pg_logical_slot_peek_changes('theirs', NULL, NULL)},
+	q{SELECT count(*) FROM pg_logical_slot_get_changes('theirs', NULL, NULL, 'nonsense', '1')},
+	qq{SELECT pg_replication_slot_advance('$ours', pg_current_wal_flush_lsn())},
+	qq{SELECT pg_drop_replication_slot('$ours')})
+{
+	sql('INSERT INTO commands (command) VALUES (' . sql_literal($command) . ')');
+	# a commit that is confirmed to the slot
+	sql(q{INSERT INTO a.s VALUES (3, 'three')}) if $command !~ /\Q$ours\E/;
+	ok($node->wait_until(q{SELECT weir.wait_for('slots_used', '100 ms'), true}, '|t', 30), "the view goes on: $command")
+	  if $command !~ /\Q$ours\E/;
+	is(sql(q{SELECT count(*) FROM pg_replication_slots WHERE active AND slot_name IN ('theirs', 'new')}), '0',
+		'and leaves no slot in use');
+}
+ok($node->wait_until(q{SELECT count(*) FROM weir.slot WHERE active}, '1', 30), 'a slot is read again');
+is(($node->worker_pids('postgres'))[0], $pid, 'the worker lives');
+sql(q{DROP TABLE slots_used; SELECT pg_drop_replication_slot('theirs'), pg_drop_replication_slot('new')});
+
 done_testing();
