@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 
+use IPC::Run ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 use PostgreSQL::Test::Utils;
@@ -539,6 +540,36 @@ EOF2
 	$oracle->create('again_c', 'SELECT sum(a) AS c FROM again');
 	each_step(['again_c'], 'dropped and made anew at once' => 'INSERT INTO again VALUES (3)');
 	sql('DROP TABLE again CASCADE');
+};
+
+# ------------------------------------------------------------- told, but not visible yet
+
+# A commit is in the WAL before it is visible; a synchronous standby that is away
+# stretches that.  A view made meanwhile must neither lose nor double it.
+section 'visible later', sub {
+	sql('CREATE TABLE late (id int PRIMARY KEY, k int); ALTER TABLE late REPLICA IDENTITY FULL; INSERT INTO late SELECT i, i % 3 FROM generate_series(1, 30) i');
+	my $q = 'SELECT k, count(*) AS c, sum(id) AS s FROM late GROUP BY k';
+	$oracle->create('before_it', $q);
+	$oracle->same('a view', 'before_it');
+	sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+	sql('SELECT pg_reload_conf()');
+	my ($in, $out, $err) = ('', '', '');
+	my $writer = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
+		'INSERT INTO late SELECT i, i % 3 FROM generate_series(101, 110) i; UPDATE late SET k = 5 WHERE id = 7' ],
+		'<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+	ok($node->wait_until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", '1'), 'a commit waits for a standby');
+	is(sql('SELECT count(*) FROM late'), '30', 'and is not visible');
+	sql('SET synchronous_commit = local; INSERT INTO late VALUES (200, 1)');
+	ok($node->wait_until('SELECT sum(c) FROM before_it WHERE k = 1', sql('SELECT count(*) FROM late WHERE k = 1') + 2, 15), 'the first view has been told of it');
+	sql('SET synchronous_commit = local; ' . $oracle->statement('after_it', $q));
+	$oracle->know('after_it', $q);
+	sleep 1.5;
+	is(sql('SELECT count(*) FROM after_it'), '0', 'one that is made now waits for it');
+	sql('ALTER SYSTEM RESET synchronous_standby_names');
+	sql('SELECT pg_reload_conf()');
+	$writer->finish;
+	$oracle->same('a view made before it was visible', qw(before_it after_it));
+	sql('DROP TABLE late CASCADE');
 };
 
 # nothing is left behind
