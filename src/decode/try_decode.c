@@ -17,6 +17,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/weir_catalog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -64,6 +65,12 @@ open_stream(FmgrInfo *flinfo, Oid stream)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a foreign table",
 						RelationGetRelationName(rel))));
+	if (weir_source_kind(stream) == WEIR_SOURCE_STREAM)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is a push stream", RelationGetRelationName(rel)),
+				 errdetail("What is pushed into it are rows; there is nothing to decode."),
+				 errhint("Name the foreign table of a topic.")));
 
 	old = MemoryContextSwitchTo(flinfo->fn_mcxt);
 	state = palloc0(sizeof(TryDecode));

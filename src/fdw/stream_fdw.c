@@ -578,7 +578,7 @@ raise_lost(Relation rel)
 			 errmsg("the continuous views over push stream \"%s\" cannot go on",
 					RelationGetRelationName(rel)),
 			 errdetail("The replication slot that they read from is gone; the rows would be lost."),
-			 errhint("Run weir.rebuild(view); weir.views says what has happened.")));
+			 errhint("Run weir.rebuild(view, accept_loss => true); weir.views says what has happened.")));
 }
 
 static void

@@ -68,6 +68,11 @@
  */
 #define MESSAGE_SIZE (64 * 1024)
 
+/* With header, columns, and one row beyond MESSAGE_SIZE. */
+#define LARGEST_MESSAGE (MESSAGE_SIZE + WEIR_STREAM_MAX_ROW + \
+						 sizeof(MessageHeader) + \
+						 MaxHeapAttributeNumber * sizeof(WeirStreamColumn))
+
 typedef struct MessageHeader
 {
 	uint32		magic;
@@ -418,11 +423,14 @@ forget_key(Datum arg, Oid relid)
 
 /* ---- reading ---- */
 
-/* Copies the header, which may lie anywhere; false if there is none. */
+/*
+ * Copies the header, which may lie anywhere; false if there is none.  Nobody
+ * shall make the reader keep a gigabyte in memory only to find its MAC wrong.
+ */
 static bool
 get_header(const char *message, Size len, MessageHeader *header)
 {
-	if (len < sizeof(MessageHeader))
+	if (len < sizeof(MessageHeader) || len > LARGEST_MESSAGE)
 		return false;
 	memcpy(header, message, sizeof(MessageHeader));
 	return header->magic == MESSAGE_MAGIC && header->version == MESSAGE_VERSION;

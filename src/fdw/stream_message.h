@@ -47,7 +47,7 @@ extern void weir_stream_writer_flush(WeirStreamWriter *writer);
 
 /*
  * The relation that a message is for, from its header alone: no catalog, no
- * MAC.  InvalidOid when it is none of ours.  Called inside of decoding; the
+ * MAC.  InvalidOid when it is none of ours, or larger than any.  Called inside of decoding; the
  * message may lie anywhere.
  */
 extern Oid	weir_stream_message_target(const char *message, Size len);

@@ -410,7 +410,9 @@ put_aside_lost(WeirWorker *worker, WeirRun *run)
 		"It held back more WAL than weir.max_retained_wal, and was given up." :
 		feed->lost_why ? feed->lost_why :
 		"The replication slot that its position belongs to is gone.",
-		.hint = "Run weir.rebuild(view)."
+		.hint = run->def->source_kind == WEIR_SOURCE_STREAM ?
+		"Run weir.rebuild(view, accept_loss => true): a push stream keeps no rows." :
+		"Run weir.rebuild(view)."
 	};
 
 	weir_members_stall(worker, run, &error, 0);
@@ -1170,6 +1172,9 @@ weir_changes_tend(WeirWorker *worker)
 	lsn = weir_changes_confirmable(worker, NIL);
 	if (!XLogRecPtrIsInvalid(lsn) && lsn - feed->recorded >= CONFIRM_BYTES)
 		confirm_now(worker, lsn);
+	/* a standby had not got so far when the slot was to be told */
+	else if (weir_wal_confirmed(feed->reader) < feed->recorded)
+		weir_wal_confirm(feed->reader, feed->recorded);
 }
 
 TimestampTz

@@ -437,6 +437,8 @@ static void
 put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error,
 		  bool needs_person)
 {
+	ErrorData	hinted = *error;
+
 	member->retry_at = needs_person ? DT_NOEND :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), member->backoff_ms);
 	member->backoff_ms = Min(member->backoff_ms * 2, LAST_BACKOFF_MS);
@@ -452,7 +454,10 @@ put_aside(WeirWorker *worker, WeirMember *member, const ErrorData *error,
 			 errmsg("continuous view \"%s\" stalls: %s", member->def->name,
 					error->message ? error->message : "unknown error"),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0));
-	weir_members_record_stall(member, error);
+	/* core's "permission denied" does not say whom to grant it to, nor what then */
+	if (hinted.sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && hinted.hint == NULL)
+		hinted.hint = "Grant it to the owner of the view, then call weir.resume.";
+	weir_members_record_stall(member, &hinted);
 }
 
 /* What a stall says, kept for longer than the run that raised it. */

@@ -6,11 +6,17 @@
 use strict;
 use warnings;
 
+use IPC::Run ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 use PostgreSQL::Test::Utils;
 use WeirNode;
 use WeirOracle;
+
+use File::Spec;
+
+# the server is given it, and wants it absolute; Utils does not say so from 16 on
+my $rows_file = File::Spec->rel2abs("$PostgreSQL::Test::Utils::tmp_check/rows");
 
 # The reorder buffer spills early, and so do we all the time.
 my $node = WeirNode->start_new('main', conf => <<'EOF2');
@@ -117,10 +123,10 @@ EOF2
 		'data-modifying WITH' => "WITH gone AS (DELETE FROM orders WHERE id % 31 = 0 RETURNING *) " . $seq
 			. "SELECT 'moved', cat, amount, n, b, f, span, ts, note FROM gone",
 		'ROLLBACK' => 'BEGIN; DELETE FROM orders; ROLLBACK',
-		'COPY' => "COPY (SELECT 'copied', i % 3, i * 0.1, i FROM generate_series(1, 5000) i) TO '$PostgreSQL::Test::Utils::tmp_check/rows';
-			COPY orders (k, cat, amount, n) FROM '$PostgreSQL::Test::Utils::tmp_check/rows'",
+		'COPY' => "COPY (SELECT 'copied', i % 3, i * 0.1, i FROM generate_series(1, 5000) i) TO '$rows_file';
+			COPY orders (k, cat, amount, n) FROM '$rows_file'",
 		'a COPY that failed' => sub {
-			isnt(error_of("COPY orders (k, cat, amount, id) FROM '$PostgreSQL::Test::Utils::tmp_check/rows'"), '', 'it failed');
+			isnt(error_of("COPY orders (k, cat, amount, id) FROM '$rows_file'"), '', 'it failed');
 		},
 		'synchronous_commit = off' => 'SET synchronous_commit = off; ' . $seq . $row->('async', 1, 1, 1, 1, 'a'),
 		'NaN and infinities' => $seq . "VALUES ('nan', 1, 'NaN', 1, 1, 'NaN', NULL, '2026-03-05Z', ''), ('nan', 1, 'Infinity', 1, 1, 'Infinity', NULL, '2026-03-05Z', ''),
@@ -174,8 +180,8 @@ EOF2
 		'TRUNCATE with rows before and after' => "BEGIN; INSERT INTO orders (k, n) VALUES ('before', 1); UPDATE orders SET n = n + 1; TRUNCATE orders; $fill; UPDATE orders SET n = n + 2; COMMIT",
 		'TRUNCATE twice' => "BEGIN; TRUNCATE orders; $fill; TRUNCATE orders; $fill; $fill; COMMIT",
 		'TRUNCATE in a savepoint' => "BEGIN; SAVEPOINT s; TRUNCATE orders RESTART IDENTITY; RELEASE s; $fill; COMMIT",
-		'TRUNCATE and COPY FREEZE' => "COPY (SELECT 'copied', i % 3, i * 0.1, i FROM generate_series(1, 500) i) TO '$PostgreSQL::Test::Utils::tmp_check/rows';
-			BEGIN; TRUNCATE orders; COPY orders (k, cat, amount, n) FROM '$PostgreSQL::Test::Utils::tmp_check/rows' WITH (FREEZE); COMMIT",
+		'TRUNCATE and COPY FREEZE' => "COPY (SELECT 'copied', i % 3, i * 0.1, i FROM generate_series(1, 500) i) TO '$rows_file';
+			BEGIN; TRUNCATE orders; COPY orders (k, cat, amount, n) FROM '$rows_file' WITH (FREEZE); COMMIT",
 		'a rewrite' => 'ALTER TABLE orders ADD COLUMN extra float8 DEFAULT random()',
 		'rows after it' => $fill,
 		'DELETE of everything' => 'DELETE FROM orders');
@@ -534,6 +540,36 @@ EOF2
 	$oracle->create('again_c', 'SELECT sum(a) AS c FROM again');
 	each_step(['again_c'], 'dropped and made anew at once' => 'INSERT INTO again VALUES (3)');
 	sql('DROP TABLE again CASCADE');
+};
+
+# ------------------------------------------------------------- told, but not visible yet
+
+# A commit is in the WAL before it is visible; a synchronous standby that is away
+# stretches that.  A view made meanwhile must neither lose nor double it.
+section 'visible later', sub {
+	sql('CREATE TABLE late (id int PRIMARY KEY, k int); ALTER TABLE late REPLICA IDENTITY FULL; INSERT INTO late SELECT i, i % 3 FROM generate_series(1, 30) i');
+	my $q = 'SELECT k, count(*) AS c, sum(id) AS s FROM late GROUP BY k';
+	$oracle->create('before_it', $q);
+	$oracle->same('a view', 'before_it');
+	sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+	sql('SELECT pg_reload_conf()');
+	my ($in, $out, $err) = ('', '', '');
+	my $writer = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
+		'INSERT INTO late SELECT i, i % 3 FROM generate_series(101, 110) i; UPDATE late SET k = 5 WHERE id = 7' ],
+		'<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+	ok($node->wait_until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", '1'), 'a commit waits for a standby');
+	is(sql('SELECT count(*) FROM late'), '30', 'and is not visible');
+	sql('SET synchronous_commit = local; INSERT INTO late VALUES (200, 1)');
+	ok($node->wait_until('SELECT sum(c) FROM before_it WHERE k = 1', sql('SELECT count(*) FROM late WHERE k = 1') + 2, 15), 'the first view has been told of it');
+	sql('SET synchronous_commit = local; ' . $oracle->statement('after_it', $q));
+	$oracle->know('after_it', $q);
+	sleep 1.5;
+	is(sql('SELECT count(*) FROM after_it'), '0', 'one that is made now waits for it');
+	sql('ALTER SYSTEM RESET synchronous_standby_names');
+	sql('SELECT pg_reload_conf()');
+	$writer->finish;
+	$oracle->same('a view made before it was visible', qw(before_it after_it));
+	sql('DROP TABLE late CASCADE');
 };
 
 # nothing is left behind

@@ -62,6 +62,7 @@ EOF
 	sql("BEGIN; $take; INSERT INTO a.t (x) VALUES ('$secret'); COMMIT");
 	stalls('b.v', "$name: the view stalls when the privilege goes");
 	is(sql('SELECT x FROM b.v'), 'seen', "$name: what was committed with it is not shown");
+	isnt(sql(q{SELECT hint FROM weir.views WHERE view = 'b.v'::regclass}), '', "$name: weir.views says what to do");
 	sql("$give; SELECT weir.resume('b.v')");
 	is(sql(q{SELECT weir.wait_for('b.v'); SELECT x FROM b.v ORDER BY x}), "\nsecret $n\nseen",
 		"$name: nothing is lost when it comes back");
@@ -84,6 +85,27 @@ SELECT weir.wait_for('a.xs'), weir.wait_for('a.ids');
 EOF
 is(sql('SELECT x, count FROM a.xs'), 'two|1', 'a column whose type was changed is read as what it is');
 is(sql('SELECT id, count FROM a.ids ORDER BY 1'), "1|1\n2|1", 'and the others go on');
+
+like($node->error_of(q{SELECT weir.try_decode('a.s', 'x')}), qr/^42809: "s" is a push stream/, 'a push stream decodes nothing');
+
+# ------------------------------------------------------------------- forgeries
+
+# Everybody may write messages.  One that is larger than any of ours is not even
+# kept until its MAC is looked at; it begins as one for the stream does.
+sql(<<'EOF');
+CREATE FUNCTION forge(stream oid, size int) RETURNS pg_lsn LANGUAGE sql AS $$
+	SELECT pg_logical_emit_message(true, 'pg_weir', decode('31524957' || '0100' || '0200', 'hex')
+		|| (SELECT string_agg(set_byte('\x00', 0, ((stream::bigint >> (8 * i)) & 255)::int), '' ORDER BY i) FROM generate_series(0, 3) i)
+		|| decode(repeat('ff', size), 'hex'))
+$$;
+SET ROLE bob;
+SELECT forge('a.s'::regclass, 200);
+SELECT forge('a.s'::regclass, 32000000);
+RESET ROLE;
+INSERT INTO a.s VALUES (4, 'genuine');
+EOF
+is(sql(q{SELECT weir.wait_for('a.xs'); SELECT x, count FROM a.xs ORDER BY 1}), "\ngenuine|1\ntwo|1", 'forgeries are not counted');
+is(() = slurp_file($node->logfile) =~ /was not written by pg_weir and is ignored/g, 1, 'and the log tells of the one that could have been ours');
 
 # --------------------------------------------------- expressions that use slots
 
