@@ -478,6 +478,8 @@ weir_worker_main(Datum arg)
 		MemoryContextReset(worker.turn);
 		MemoryContextSwitchTo(worker.turn);
 
+		/* or autovacuum knows nothing of what we wrote, until we end */
+		(void) pgstat_report_stat(false);
 		wait(busy);
 		if (weir_must_leave(&worker))
 			break;

@@ -122,6 +122,11 @@ is(sql('SELECT count(*) FROM weir_data.views'), '1', 'no view');
 sql('INSERT INTO t (k, n) VALUES (1, 1); DELETE FROM t WHERE id % 9 = 0');
 $oracle->same('the one that stayed is exact');
 
+# ---- autovacuum learns what the worker writes while it runs
+sql('UPDATE t SET n = n + 1');
+$oracle->same('after an update of all');
+ok($node->wait_until(q{SELECT n_tup_upd > 0 FROM pg_stat_user_tables WHERE relname = 'v'}, 't', 20), 'the view is seen to have dead rows');
+
 # ---- a stop in the middle of a large transaction, and of a backfill
 sql('INSERT INTO t (k, n) SELECT i % 1000, i FROM generate_series(1, 1000000) i');
 quick('a stop within a large transaction', 5, sub { $node->stop('fast') });
