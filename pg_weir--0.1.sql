@@ -316,7 +316,8 @@ AS $$ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
 	ELSE pg_current_wal_insert_lsn() END $$;
 
 -- A view that does not move says why: its own stall first, then what somebody
--- has asked for, then what the server lacks.
+-- has asked for, then what the server lacks.  An error may quote a row of the
+-- source, so the text of a stall is for the view's owner alone.
 --
 -- The privilege is looked at outside of the UNION: a barrier does not hold
 -- between a reader's function and conditions inside of its arms.
@@ -327,11 +328,13 @@ SELECT d.view::pg_catalog.regclass AS view,
 		 WHEN d.paused THEN 'paused'
 		 ELSE s.phase END AS state,
 	s.sqlstate,
-	CASE WHEN s.sqlstate IS NOT NULL THEN s.message
+	CASE WHEN s.sqlstate IS NOT NULL THEN CASE WHEN own THEN s.message
+			ELSE 'the view is stalled' END
 		 WHEN d.paused THEN NULL
 		 ELSE h.message END AS message,
-	s.detail,
-	CASE WHEN s.sqlstate IS NOT NULL THEN s.hint
+	CASE WHEN own THEN s.detail END AS detail,
+	CASE WHEN s.sqlstate IS NOT NULL THEN CASE WHEN own THEN s.hint
+			ELSE 'Its owner sees why.' END
 		 WHEN d.paused THEN 'Call weir.resume() to let it go on.'
 		 ELSE h.hint END AS hint,
 	NULL::pg_catalog.timestamptz AS watermark,
@@ -340,6 +343,7 @@ SELECT d.view::pg_catalog.regclass AS view,
 	s.last_commit
 FROM weir_data.definitions() d
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
+	CROSS JOIN LATERAL (SELECT pg_catalog.pg_has_role(d.owner, 'USAGE') AS own) o
 	LEFT JOIN LATERAL (SELECT * FROM (VALUES
 		(pg_catalog.pg_is_in_recovery(),
 		 'a standby does not ingest',

@@ -70,12 +70,13 @@ get_view(Oid relid)
 /*
  * Raises the stall of a view, if it has one.  A broker that is away (class 08)
  * may come back before the time is up: then the message is returned instead.
+ * An error may quote a row of the source: its text is for the owner alone.
  */
 static char *
-check_stall(const char *view_id)
+check_stall(const WeirViewDef *def, Oid reader)
 {
 	Oid			types[] = {TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(view_id)};
+	Datum		values[] = {CStringGetTextDatum(def->id)};
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *fields[4] = {NULL, NULL, NULL, NULL};
 
@@ -98,6 +99,12 @@ check_stall(const char *view_id)
 				fields[i] = MemoryContextStrdup(caller, field);
 		}
 	SPI_finish();
+	if (fields[0] != NULL && !has_privs_of_role(reader, def->owner))
+	{
+		fields[1] = "the view is stalled";
+		fields[2] = NULL;
+		fields[3] = "Its owner sees in weir.views why.";
+	}
 	if (fields[0] != NULL && strncmp(fields[0], "08", 2) == 0)
 		return fields[1];
 	if (fields[0] != NULL)
@@ -134,7 +141,7 @@ check_view(Oid relid)
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(weir_extension_owner(),
 						   save_context | SECURITY_LOCAL_USERID_CHANGE);
-	trouble = check_stall(def->id);
+	trouble = check_stall(def, save_user);
 	SetUserIdAndSecContext(save_user, save_context);
 	return trouble;
 }

@@ -55,6 +55,9 @@
 /* How long the worker waits for the process to take S over. */
 #define HANDOVER_MS 5000
 
+/* Rows of a table that may raise before its view is published. */
+#define MOST_LETTERS 100000
+
 typedef struct WeirBackfillPrivate
 {
 	MemoryContext mcxt;
@@ -362,6 +365,13 @@ take_letter(WeirBackfill *backfill, WeirRun *run, StringInfo message)
 	if (!backfill->discarded)
 		run->dead_letters = lappend(run->dead_letters, letter);
 	MemoryContextSwitchTo(old);
+	/* they are kept in memory until the view is published */
+	if (list_length(run->dead_letters) > MOST_LETTERS)
+		fail_with(backfill, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+				  "more than 100000 rows of the table raise errors",
+				  letter->message,
+				  "Mend the rows or the query; then call weir.rebuild(view).",
+				  true);
 }
 
 static void

@@ -155,4 +155,25 @@ ok($node->wait_until(q{SELECT count(*) FROM weir.slot WHERE active}, '1', 30), '
 is(($node->worker_pids('postgres'))[0], $pid, 'the worker lives');
 sql(q{DROP TABLE slots_used; SELECT pg_drop_replication_slot('theirs'), pg_drop_replication_slot('new')});
 
+# ------------------------------------------- an error may quote a row
+
+sql(<<'EOF');
+CREATE TABLE a.emp (id int PRIMARY KEY, salary text);
+ALTER TABLE a.emp OWNER TO alice;
+ALTER TABLE a.emp REPLICA IDENTITY FULL;
+SET ROLE alice;
+CREATE TABLE a.total WITH (weir.continuous) AS SELECT sum(salary::int) FROM a.emp;
+GRANT SELECT ON a.total TO bob;
+GRANT USAGE ON SCHEMA a TO bob;
+SELECT weir.wait_for('a.total');
+INSERT INTO a.emp VALUES (1, 'ssn 123-45');
+EOF
+$node->wait_until(q{SELECT sqlstate FROM weir.views WHERE view = 'a.total'::regclass}, '22P02', 20);
+my $why = q{SELECT sqlstate, message, detail IS NULL FROM weir.views WHERE view = 'a.total'::regclass};
+is(sql("SET ROLE alice; $why"), '22P02|invalid input syntax for type integer: "ssn 123-45"|f', 'the owner of a view is told why it stalls');
+is(sql("SET ROLE bob; $why"), '22P02|the view is stalled|t', 'another reader is not: the error quotes a row');
+my (undef, undef, $said) = $node->psql('postgres', q{SET ROLE bob; SELECT weir.wait_for('a.total')});
+like($said, qr/the view is stalled/, 'nor by wait_for');
+unlike($said, qr/ssn/, 'which does not quote it either');
+
 done_testing();
