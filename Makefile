@@ -60,7 +60,9 @@ OBJS = \
 	src/runtime/backfill.o \
 	src/runtime/backfill_process.o \
 	src/runtime/backfill_scan.o \
+	src/runtime/change_confirm.o \
 	src/runtime/change_feed.o \
+	src/runtime/change_sources.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \

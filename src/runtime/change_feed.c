@@ -3,11 +3,11 @@
  * change_feed.c
  *	  Changes of this database's tables into the views that read them.
  *
- * The reader (source/wal_reader.c) decodes whole transactions into a buffer; here
- * they are taken out, outside of any historic snapshot, sorted into one batch per
- * source, and each batch is folded into the views of that source.  When
- * weir_changes_read() returns, every view is at the same end of a commit, so
- * whatever is committed afterwards is a prefix of the transactions.
+ * The reader (source/wal_reader.c) decodes whole transactions into a buffer, and
+ * change_sources.c takes them out and folds them.  Here is when that happens, from
+ * where on, and which views take part.  When weir_changes_read() returns, every
+ * view is at the same end of a commit, so whatever is committed afterwards is a
+ * prefix of the transactions.
  *
  * There is one reader, and it may be behind a view but never ahead of one:
  *
@@ -26,21 +26,14 @@
  */
 #include "runtime/change_feed.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "executor/spi.h"
-#include "fdw/stream_message.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "runtime/backfill.h"
-#include "runtime/watchdog.h"
 #include "storage/procarray.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* What one call of weir_wal_read() may bring: bounds memory and patience. */
@@ -55,10 +48,6 @@
 
 /* A turn gives the backfills so much of its time. */
 #define MERGE_US 20000
-
-/* While nothing of interest happens: confirm after so much WAL, so often. */
-#define CONFIRM_BYTES (1024 * 1024)
-#define CONFIRM_US (10 * USECS_PER_SEC)
 
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS 30000
@@ -254,146 +243,6 @@ set_trouble(WeirChangeFeed *feed, const ErrorData *error)
 	MemoryContextSwitchTo(old);
 }
 
-/* -------------------------------------------------------------- the sources */
-
-static WeirChangeSource *
-find_source(WeirChangeFeed *feed, Oid relid)
-{
-	ListCell   *cell;
-
-	if (feed->last != NULL && feed->last->relid == relid)
-		return feed->last;
-	foreach(cell, feed->sources)
-	{
-		WeirChangeSource *source = lfirst(cell);
-
-		if (source->relid == relid)
-			return feed->last = source;
-	}
-	return NULL;
-}
-
-static void
-make_batch(WeirBatch *batch, int natts)
-{
-	batch->natts = natts;
-	batch->origins = palloc(sizeof(WeirRowOrigin) * WEIR_BATCH_ROWS);
-	batch->values = palloc0(sizeof(Datum) * WEIR_BATCH_ROWS * natts);
-	batch->nulls = palloc(sizeof(bool) * WEIR_BATCH_ROWS * natts);
-	memset(batch->nulls, true, sizeof(bool) * WEIR_BATCH_ROWS * natts);
-	batch->mcxt = AllocSetContextCreate(CurrentMemoryContext, "pg_weir batch",
-										ALLOCSET_DEFAULT_SIZES);
-}
-
-static void
-free_batch(WeirBatch *batch)
-{
-	pfree(batch->origins);
-	pfree(batch->values);
-	pfree(batch->nulls);
-	MemoryContextDelete(batch->mcxt);
-}
-
-/*
- * Columns have come since the others joined, or one that no view read then has
- * another type now.  Pushed rows are taken apart by these types.
- */
-static bool
-is_older(TupleDesc known, TupleDesc desc)
-{
-	if (known->natts != desc->natts)
-		return known->natts < desc->natts;
-	for (int i = 0; i < desc->natts; i++)
-		if (TupleDescAttr(known, i)->atttypid != TupleDescAttr(desc, i)->atttypid)
-			return true;
-	return false;
-}
-
-static void
-add_to_source(WeirChangeFeed *feed, WeirRun *run, TupleDesc desc)
-{
-	MemoryContext old = MemoryContextSwitchTo(feed->mcxt);
-	WeirChangeSource *source = find_source(feed, run->def->source);
-
-	if (source == NULL)
-	{
-		source = palloc0(sizeof(*source));
-		source->relid = run->def->source;
-		source->is_stream = run->def->source_kind == WEIR_SOURCE_STREAM;
-		feed->sources = lappend(feed->sources, source);
-	}
-	if (source->desc == NULL || is_older(source->desc, desc))
-	{
-		if (source->desc != NULL)
-		{
-			FreeTupleDesc(source->desc);
-			free_batch(&source->batch);
-		}
-		source->desc = CreateTupleDescCopy(desc);
-		make_batch(&source->batch, desc->natts);
-	}
-	source->wanted = bms_add_members(source->wanted, run->plan->wanted);
-	source->runs = lappend(source->runs, run);
-	MemoryContextSwitchTo(old);
-	feed->watch_stale = true;
-}
-
-void
-weir_changes_leave(WeirWorker *worker, WeirRun *run)
-{
-	WeirChangeFeed *feed = worker->changes;
-	WeirChangeSource *source = find_source(feed, run->def->source);
-
-	if (run->backfill != NULL)
-		weir_backfill_end(run->backfill);
-	run->backfill = NULL;
-	if (source == NULL)
-		return;
-	source->runs = list_delete_ptr(source->runs, run);
-	feed->watch_stale = true;
-	/* a source without views goes when the reader is told what is watched */
-}
-
-static void
-drop_unread_sources(WeirChangeFeed *feed)
-{
-	ListCell   *cell;
-
-	foreach(cell, feed->sources)
-	{
-		WeirChangeSource *source = lfirst(cell);
-
-		if (source->runs != NIL)
-			continue;
-		feed->sources = foreach_delete_current(feed->sources, cell);
-		feed->last = NULL;
-		FreeTupleDesc(source->desc);
-		free_batch(&source->batch);
-		pfree(source);
-	}
-}
-
-static void
-tell_what_is_watched(WeirChangeFeed *feed)
-{
-	List	   *watched = NIL;
-	ListCell   *cell;
-
-	drop_unread_sources(feed);
-	foreach(cell, feed->sources)
-	{
-		WeirChangeSource *source = lfirst(cell);
-		WeirWatched *watch = palloc0(sizeof(*watch));
-
-		watch->relid = source->relid;
-		watch->wanted = source->wanted;
-		watch->is_stream = source->is_stream;
-		watched = lappend(watched, watch);
-	}
-	weir_wal_watch(feed->reader, watched);
-	feed->watch_stale = false;
-}
-
 /* ------------------------------------------------------------------ joining */
 
 /* A position that no slot can serve any more. */
@@ -457,7 +306,7 @@ join_new(WeirWorker *worker, WeirMember *member)
 		weir_backfill_snapshot(run->backfill, has_told, feed->reader))
 	{
 		begin_at(worker, run, feed->position, run->backfill->target);
-		add_to_source(feed, run, member->desc);
+		weir_changes_add(feed, run, member->desc);
 	}
 }
 
@@ -489,7 +338,7 @@ join_again(WeirWorker *worker, WeirMember *member)
 		return;
 	}
 	run->joined = true;
-	add_to_source(feed, run, member->desc);
+	weir_changes_add(feed, run, member->desc);
 	if ((XLogRecPtr) run->books[0].position < feed->position)
 	{
 		close_reader(feed);
@@ -556,323 +405,6 @@ weir_changes_join(WeirWorker *worker)
 }
 
 /* ------------------------------------------------------------------ reading */
-
-/* Folds the batch of a source into its views; those that fail are put aside. */
-static void
-flush(WeirWorker *worker, WeirChangeSource *source)
-{
-	List	   *runs;
-	ListCell   *cell;
-
-	if (source->batch.n == 0)
-		return;
-	runs = list_copy(source->runs);
-	foreach(cell, runs)
-	{
-		WeirRun    *run = lfirst(cell);
-
-		weir_members_apply_settings(worker, run->def->settings);
-		weir_members_fold(worker, run, &source->batch);
-	}
-	list_free(runs);
-	source->batch.n = 0;
-	MemoryContextReset(source->batch.mcxt);
-}
-
-static void
-flush_all(WeirWorker *worker)
-{
-	ListCell   *cell;
-
-	foreach(cell, worker->changes->sources)
-		flush(worker, lfirst(cell));
-}
-
-/* Makes room for one more row. */
-static inline int
-next_row(WeirWorker *worker, WeirChangeSource *source,
-		 const WeirTransaction *txn, int64 diff, bool inserted)
-{
-	WeirBatch  *batch = &source->batch;
-	WeirRowOrigin *origin;
-
-	if (batch->n == WEIR_BATCH_ROWS)
-		flush(worker, source);
-	origin = &batch->origins[batch->n];
-	origin->diff = diff;
-	origin->inserted = inserted;
-	origin->begin = txn->begin;
-	origin->end = txn->end;
-	origin->xid = txn->xid;
-	return batch->n;
-}
-
-static inline bool
-fill_row(const WeirChange *change, int i, bool old, WeirBatch *batch, int row)
-{
-	return weir_change_row(change, i, old,
-						   batch->values + (Size) row * batch->natts,
-						   batch->nulls + (Size) row * batch->natts);
-}
-
-static void
-add_rows(WeirWorker *worker, WeirChangeSource *source,
-		 const WeirChange *change, int i)
-{
-	WeirBatch  *batch = &source->batch;
-	bool		inserted = change->kind == WEIR_CHANGE_INSERT;
-	MemoryContext old = MemoryContextSwitchTo(batch->mcxt);
-
-	if (change->kind != WEIR_CHANGE_INSERT)
-	{
-		int			row = next_row(worker, source, change->txn, -1, false);
-
-		/* an update that left all that we want alone has no old row */
-		if (!fill_row(change, i, true, batch, row))
-		{
-			MemoryContextSwitchTo(old);
-			return;
-		}
-		batch->n++;
-	}
-	if (change->kind != WEIR_CHANGE_DELETE)
-	{
-		int			row = next_row(worker, source, change->txn, 1, inserted);
-
-		if (fill_row(change, i, false, batch, row))
-			batch->n++;
-	}
-	MemoryContextSwitchTo(old);
-}
-
-/* Somebody wrote a message in our name: its rows are not rows of the stream. */
-static void
-count_forgery(WeirChangeSource *source, const WeirChange *change)
-{
-	ListCell   *cell;
-
-	ereport(LOG,
-			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-			 errmsg("a message for a push stream was not written by pg_weir and is ignored"),
-			 errdetail("In transaction %u, which ends at %X/%X.",
-					   change->txn->xid, LSN_FORMAT_ARGS(change->txn->end))));
-	foreach(cell, source->runs)
-	{
-		WeirRun    *run = lfirst(cell);
-
-		if (change->txn->end > (XLogRecPtr) run->books[0].position)
-			run->books[0].tombstones++;
-	}
-}
-
-/* Rows that were pushed into a stream. */
-static void
-add_pushed(WeirWorker *worker, WeirChangeSource *source,
-		   const WeirChange *change)
-{
-	WeirBatch  *batch = &source->batch;
-	WeirStreamRows rows;
-
-	if (!weir_stream_message_open(&rows, source->relid, change->txn->xid,
-								  change->message, change->message_len))
-	{
-		count_forgery(source, change);
-		return;
-	}
-	for (;;)
-	{
-		int			row = next_row(worker, source, change->txn, 1, true);
-
-		if (!weir_stream_message_next(&rows, source->desc,
-									  batch->values + (Size) row * batch->natts,
-									  batch->nulls + (Size) row * batch->natts))
-			break;
-		batch->n++;
-	}
-}
-
-/* Does the view still have to learn of this transaction? */
-static bool
-is_news(const WeirRun *run, const WeirTransaction *txn)
-{
-	return txn->end > (XLogRecPtr) run->books[0].position &&
-		(run->limit == 0 || txn->end <= run->limit) &&
-		(run->backfill == NULL ||
-		 !weir_backfill_sees(run->backfill, txn->xid, txn->end));
-}
-
-/* Views that may only see inserts have seen something else. */
-static void
-stop_append_only(WeirWorker *worker, WeirChangeSource *source,
-				 const WeirTransaction *txn, const char *message)
-{
-	List	   *runs = list_copy(source->runs);
-	ListCell   *cell;
-
-	foreach(cell, runs)
-	{
-		WeirRun    *run = lfirst(cell);
-		ErrorData	error = {
-			.elevel = ERROR,
-			.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-			.message = unconstify(char *, message),
-			.detail = psprintf("By transaction %u, which ends at %X/%X.",
-							   txn->xid, LSN_FORMAT_ARGS(txn->end)),
-			.hint = "Run weir.rebuild(view), or create the view without weir.append_only."
-		};
-
-		if (run->def->options.append_only == WEIR_APPEND_ONLY_ERROR &&
-			is_news(run, txn))
-			weir_members_stall(worker, run, &error, txn->begin);
-	}
-	list_free(runs);
-}
-
-static bool
-has_append_only(const WeirChangeSource *source)
-{
-	ListCell   *cell;
-
-	foreach(cell, source->runs)
-		if (((WeirRun *) lfirst(cell))->def->options.append_only ==
-			WEIR_APPEND_ONLY_ERROR)
-			return true;
-	return false;
-}
-
-static void
-truncate_source(WeirWorker *worker, WeirChangeSource *source,
-				const WeirTransaction *txn)
-{
-	List	   *runs;
-	ListCell   *cell;
-
-	flush(worker, source);
-	stop_append_only(worker, source, txn,
-					 "the source was truncated, but the view is append-only");
-	runs = list_copy(source->runs);
-	foreach(cell, runs)
-	{
-		WeirRun    *run = lfirst(cell);
-
-		if (!is_news(run, txn) ||
-			run->def->options.append_only != WEIR_APPEND_ONLY_OFF)
-			continue;
-		if (run->backfill != NULL)
-			weir_backfill_discard(run->backfill);
-		weir_run_truncate(run);
-	}
-	list_free(runs);
-}
-
-static bool
-is_concerned(const WeirRun *run, const WeirBroken *broken)
-{
-	WeirAppendOnly append_only = run->def->options.append_only;
-
-	if (append_only == WEIR_APPEND_ONLY_IGNORE && !broken->even_append_only)
-		return false;
-	/* one that takes no changes of rows has its own word for it */
-	if (broken->missing != NULL)
-		return append_only == WEIR_APPEND_ONLY_OFF &&
-			bms_overlap(run->plan->wanted, broken->missing);
-	return true;
-}
-
-/* Sources that cannot be followed through a transaction: their views stop. */
-static void
-stop_broken(WeirWorker *worker, const WeirTransaction *txn)
-{
-	ListCell   *cell;
-
-	foreach(cell, txn->broken)
-	{
-		const WeirBroken *broken = lfirst(cell);
-		WeirChangeSource *source = find_source(worker->changes, broken->source);
-		List	   *runs = source ? list_copy(source->runs) : NIL;
-		ListCell   *at;
-
-		if (source != NULL)
-			flush(worker, source);
-		foreach(at, runs)
-		{
-			WeirRun    *run = lfirst(at);
-			ErrorData	error = {
-				.elevel = ERROR,
-				.sqlerrcode = broken->sqlstate,
-				.message = broken->message,
-				.detail = broken->detail,
-				.hint = broken->hint
-			};
-
-			if (!list_member_ptr(source->runs, run) || !is_news(run, txn) ||
-				!is_concerned(run, broken))
-				continue;
-			weir_members_stall(worker, run, &error, txn->begin);
-		}
-		list_free(runs);
-	}
-}
-
-static void
-take_change(WeirWorker *worker, const WeirChange *change)
-{
-	for (int i = 0; i < change->n_sources; i++)
-	{
-		WeirChangeSource *source = find_source(worker->changes,
-											   change->sources[i]);
-
-		if (source == NULL || source->runs == NIL)
-			continue;
-		switch (change->kind)
-		{
-			case WEIR_CHANGE_UPDATE:
-			case WEIR_CHANGE_DELETE:
-				if (has_append_only(source))
-					stop_append_only(worker, source, change->txn,
-									 "a row of the source was updated or deleted, but the view is append-only");
-				add_rows(worker, source, change, i);
-				break;
-			case WEIR_CHANGE_INSERT:
-				add_rows(worker, source, change, i);
-				break;
-			case WEIR_CHANGE_TRUNCATE:
-				truncate_source(worker, source, change->txn);
-				break;
-			case WEIR_CHANGE_PUSHED:
-				add_pushed(worker, source, change);
-				break;
-			case WEIR_CHANGE_END:
-				break;
-		}
-	}
-}
-
-/* Takes everything out of the reader's buffer. */
-static void
-take_changes(WeirWorker *worker)
-{
-	WeirChangeFeed *feed = worker->changes;
-	const WeirTransaction *stopped = NULL;
-	WeirChange	change;
-
-	weir_watchdog_start();
-	while (weir_wal_next_chunk(feed->reader))
-	{
-		CHECK_FOR_INTERRUPTS();
-		while (weir_wal_next(feed->reader, &change))
-		{
-			if (change.txn->broken != NIL && change.txn != stopped)
-			{
-				stopped = change.txn;
-				stop_broken(worker, change.txn);
-			}
-			take_change(worker, &change);
-		}
-		flush_all(worker);		/* the chunk goes */
-	}
-	weir_watchdog_stop();
-}
 
 /*
  * Tells weir.partitions how fresh the views are.  One place ahead of us is kept
@@ -999,7 +531,7 @@ weir_changes_read(WeirWorker *worker)
 		now < feed->next_read)
 		return false;
 	if (feed->watch_stale)
-		tell_what_is_watched(feed);
+		weir_changes_tell_watched(feed);
 	PG_TRY();
 	{
 		XLogRecPtr	before = weir_wal_position(feed->reader);
@@ -1034,7 +566,7 @@ weir_changes_read(WeirWorker *worker)
 	 * privileges; looking before reading alone would let them in.
 	 */
 	weir_members_check_privileges(worker);
-	take_changes(worker);
+	weir_changes_take(worker);
 	advance(worker);
 	note_progress(worker);
 	/* what was read before has been seen to before */
@@ -1042,139 +574,6 @@ weir_changes_read(WeirWorker *worker)
 		feed->ddl_xid = weir_wal_ddl_xid(feed->reader);
 	feed->furthest = Max(feed->furthest, feed->position);
 	return more || TransactionIdIsValid(feed->ddl_xid);
-}
-
-/* --------------------------------------------------------------- confirming */
-
-XLogRecPtr
-weir_changes_confirmable(WeirWorker *worker, List *committed)
-{
-	WeirChangeFeed *feed = worker->changes;
-	XLogRecPtr	lsn = feed->position;
-	ListCell   *cell;
-
-	if (feed->reader == NULL)
-		return InvalidXLogRecPtr;
-	foreach(cell, worker->members)
-	{
-		WeirMember *member = lfirst(cell);
-		WeirRun    *run = member->run;
-
-		/* what it stalls before is to be told again when it is resumed */
-		if (run != NULL && run->limit != 0)
-			lsn = Min(lsn, run->limit);
-		if (run == NULL || (!run->joined && run->n_books > 0))
-		{
-			/* paused or put aside; if it has no position, it holds nothing */
-			if (!XLogRecPtrIsInvalid(member->held_at) &&
-				(member->held_life == feed->life || member->held_new))
-				lsn = Min(lsn, member->held_at);
-		}
-		else if (!run->joined || run->backfill != NULL)
-			continue;			/* after a crash it begins again */
-		else if (!list_member_ptr(committed, run) && weir_run_has_news(run))
-			lsn = Min(lsn, run->books[0].exists ?
-					  (XLogRecPtr) run->books[0].committed :
-					  (XLogRecPtr) run->books[0].start);
-	}
-	return lsn > feed->recorded ? lsn : InvalidXLogRecPtr;
-}
-
-void
-weir_changes_confirm(WeirWorker *worker, XLogRecPtr lsn)
-{
-	WeirChangeFeed *feed = worker->changes;
-
-	if (XLogRecPtrIsInvalid(lsn))
-		return;
-	feed->recorded = lsn;
-	feed->next_confirm = GetCurrentTimestamp() + CONFIRM_US;
-	WEIR_FAULT("changes-confirm");
-	if (feed->reader != NULL)
-		weir_wal_confirm(feed->reader, lsn);
-}
-
-/* In a transaction of its own. */
-static void
-confirm_now(WeirWorker *worker, XLogRecPtr lsn)
-{
-	MemoryContext caller = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		weir_slot_record(lsn);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		MemoryContextSwitchTo(caller);
-		weir_changes_confirm(worker, lsn);
-	}
-	PG_CATCH();
-	{
-		/* a lock, or a full disk: the next one will do */
-		ErrorData  *error = weir_catch(caller);
-
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("could not confirm changes: %s", error->message)));
-	}
-	PG_END_TRY();
-}
-
-static void
-give_up(WeirWorker *worker, WeirMember *member)
-{
-	ErrorData	error = {
-		.elevel = ERROR,
-		.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-		.message = "the view held back more WAL than weir.max_retained_wal",
-		.detail = psprintf("It stands at %X/%X.",
-						   LSN_FORMAT_ARGS(member->held_at)),
-		.hint = "Run weir.rebuild(view)."
-	};
-	MemoryContext caller = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		weir_slot_give_up(member->def->id);
-		member->held_at = InvalidXLogRecPtr;
-		weir_members_record_stall(member, &error);
-	}
-	PG_CATCH();
-	{
-		(void) weir_catch(caller);
-	}
-	PG_END_TRY();
-}
-
-void
-weir_changes_tend(WeirWorker *worker)
-{
-	WeirChangeFeed *feed = worker->changes;
-	TimestampTz now = GetCurrentTimestamp();
-	uint64		limit = (uint64) weir_max_retained_wal_mb * 1024 * 1024;
-	XLogRecPtr	lsn;
-	ListCell   *cell;
-
-	if (now < feed->next_confirm || feed->reader == NULL)
-		return;
-	feed->next_confirm = now + CONFIRM_US;
-	foreach(cell, worker->members)
-	{
-		WeirMember *member = lfirst(cell);
-
-		if (member->run == NULL && !XLogRecPtrIsInvalid(member->held_at) &&
-			(member->held_life == feed->life || member->held_new) &&
-			weir_wal_end() - Max(member->held_at, feed->recorded) > limit)
-			give_up(worker, member);
-	}
-	lsn = weir_changes_confirmable(worker, NIL);
-	if (!XLogRecPtrIsInvalid(lsn) && lsn - feed->recorded >= CONFIRM_BYTES)
-		confirm_now(worker, lsn);
-	/* a standby had not got so far when the slot was to be told */
-	else if (weir_wal_confirmed(feed->reader) < feed->recorded)
-		weir_wal_confirm(feed->reader, feed->recorded);
 }
 
 TimestampTz

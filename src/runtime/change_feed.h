@@ -64,6 +64,17 @@ extern WeirChangeFeed *weir_changes_create(void);
  */
 extern void weir_changes_join(WeirWorker *worker);
 
+/* ---- change_sources.c ---- */
+
+/* Feeds a run; desc is its source's.  The reader must be told (watch_stale). */
+extern void weir_changes_add(WeirChangeFeed *feed, WeirRun *run, TupleDesc desc);
+
+/* Tells the reader which relations have views. */
+extern void weir_changes_tell_watched(WeirChangeFeed *feed);
+
+/* Takes everything out of the reader's buffer, and folds it. */
+extern void weir_changes_take(WeirWorker *worker);
+
 /* The run is about to be closed. */
 extern void weir_changes_leave(WeirWorker *worker, WeirRun *run);
 
