@@ -27,6 +27,8 @@
  */
 #include "runtime/backfill.h"
 
+#include <sys/resource.h>
+
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_inherits.h"
@@ -48,6 +50,13 @@
 
 /* Bytes of a message: small enough for the worker to stop after each. */
 #define MESSAGE_BYTES (64 * 1024)
+
+/*
+ * The process' nice value.  A scan uses a core as long as it lasts; at an equal
+ * share, transactions wait a time slice for theirs, which is many times what they
+ * last.
+ */
+#define LOW_PRIORITY 10
 
 /* This process. */
 static WeirBackfillPlace *place;
@@ -490,6 +499,8 @@ weir_backfill_main(Datum arg)
 	queue = shm_mq_attach(mq, segment, NULL);
 	weir_watchdog_install();
 	weir_pin_own_settings();
+	/* who waits for an answer comes first; nobody waits for us */
+	(void) setpriority(PRIO_PROCESS, 0, LOW_PRIORITY);
 
 	PG_TRY();
 	{
