@@ -27,8 +27,6 @@
  */
 #include "runtime/backfill.h"
 
-#include <sys/resource.h>
-
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_inherits.h"
@@ -50,13 +48,6 @@
 
 /* Bytes of a message: small enough for the worker to stop after each. */
 #define MESSAGE_BYTES (64 * 1024)
-
-/*
- * The process' nice value.  A scan uses a core as long as it lasts; at an equal
- * share, transactions wait a time slice for theirs, which is many times what they
- * last.
- */
-#define LOW_PRIORITY 10
 
 /* This process. */
 static WeirBackfillPlace *place;
@@ -481,6 +472,7 @@ weir_backfill_main(Datum arg)
 	shm_mq	   *mq;
 
 	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
+	weir_stand_back();
 	pqsignal(SIGTERM, die);
 	/* the worker tells us the one setting that may change meanwhile */
 	pqsignal(SIGHUP, SIG_IGN);
@@ -499,8 +491,6 @@ weir_backfill_main(Datum arg)
 	queue = shm_mq_attach(mq, segment, NULL);
 	weir_watchdog_install();
 	weir_pin_own_settings();
-	/* who waits for an answer comes first; nobody waits for us */
-	(void) setpriority(PRIO_PROCESS, 0, LOW_PRIORITY);
 
 	PG_TRY();
 	{

@@ -20,6 +20,7 @@
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
+#include <sys/resource.h>
 #include <time.h>
 
 #include "access/xact.h"
@@ -47,6 +48,19 @@
 static WeirWorker worker;
 
 /* ------------------------------------------------------------- start, end */
+
+/*
+ * The nice value of processes that nobody waits for: scouts and backfills, which
+ * use a core as long as they last.  At an equal share of two, transactions wait a
+ * time slice for theirs, which is many times what they last.
+ */
+#define LOW_PRIORITY 10
+
+void
+weir_stand_back(void)
+{
+	(void) setpriority(PRIO_PROCESS, 0, LOW_PRIORITY);
+}
 
 static void
 leave_slot(int code, Datum arg)
@@ -466,6 +480,8 @@ weir_worker_main(Datum arg)
 	bool		busy = false;
 
 	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
+	if (args.slot < 0)
+		weir_stand_back();
 	start(&args);
 	if (args.slot < 0)
 	{

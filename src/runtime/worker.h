@@ -34,6 +34,9 @@ extern PGDLLEXPORT void weir_worker_main(Datum arg);
 extern void weir_pin_own_settings(void);
 extern void weir_pin_settings(List *settings);
 
+/* Lets other processes of the machine go first, from now on. */
+extern void weir_stand_back(void);
+
 /* The share of a core that this process used lately, its threads included. */
 extern double weir_busy_share(void);
 
