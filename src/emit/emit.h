@@ -80,6 +80,13 @@ extern void weir_write_results(Relation v, WeirProjector *projector,
 
 extern void weir_tidy(Relation rel, const ItemPointerData *tid, int n);
 
+/*
+ * results.c.  Called every so many rows: flushes WAL that we have written, when it is much.
+ * Otherwise the commit flushes all of it at once, and everybody else who commits
+ * meanwhile waits for that.
+ */
+extern void weir_flush_in_portions(void);
+
 /* ---- states.c: rows of weir_data.state_<id> ---- */
 
 /*

@@ -21,6 +21,7 @@
 #include "access/heapam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
@@ -187,6 +188,21 @@ end(Writer *writer)
 	FreeExecutorState(writer->estate);
 }
 
+/* As much as the log of a few hundred rows: a flush of a millisecond. */
+#define PORTION_BYTES (256 * 1024)
+
+void
+weir_flush_in_portions(void)
+{
+	static XLogRecPtr flushed = InvalidXLogRecPtr;
+
+	if (XactLastRecEnd > flushed + PORTION_BYTES)
+	{
+		XLogFlush(XactLastRecEnd);
+		flushed = XactLastRecEnd;
+	}
+}
+
 bool
 weir_group_exists(const WeirGroupTable *table, const WeirGroup *group)
 {
@@ -236,6 +252,8 @@ weir_write_results(Relation v, WeirProjector *projector,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
+		if ((i & 127) == 127)
+			weir_flush_in_portions();
 		weir_progress++;
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);

@@ -146,6 +146,8 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
+		if ((i & 127) == 127)
+			weir_flush_in_portions();
 		weir_progress++;
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
