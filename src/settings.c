@@ -15,7 +15,7 @@ bool		weir_enabled = true;
 int			weir_max_workers = 4;
 int			weir_state_memory_mb = 256;
 int			weir_max_retained_wal_mb = 10 * 1024;
-int			weir_backfill_rate = 0;
+int			weir_backfill_rate = 1000000;
 int			weir_backfill_max_age_s = 3600;
 bool		weir_produce_in_transaction = false;
 
@@ -55,7 +55,7 @@ weir_define_settings(void)
 	DefineCustomIntVariable("weir.backfill_rate",
 							"Rows a second that a backfill reads at most.",
 							"0 means as fast as it can.",
-							&weir_backfill_rate, 0, 0, INT_MAX,
+							&weir_backfill_rate, 1000000, 0, INT_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("weir.backfill_max_age",
