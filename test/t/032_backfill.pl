@@ -33,7 +33,7 @@ sub configure
 	close $fh;
 	$node->reload;
 	# the postmaster has read it when a new session has it
-	my ($name, $value) = ('weir.backfill_rate', '0');
+	my ($name, $value) = ('weir.backfill_rate', '1000000');
 	($name, $value) = $lines[-1] =~ /^([\w.]+)\s*=\s*'?(.*?)'?$/ if @lines;
 	$node->wait_until("SELECT current_setting('$name')", $value);
 }
