@@ -3,6 +3,8 @@
 use strict;
 use warnings;
 
+use POSIX qw(strftime);
+
 use Carp;
 use IPC::Run ();
 use Test::More;
@@ -132,8 +134,11 @@ sub threads
 		skip 'the embedded broker does not look for timestamps', 1 unless $broker->is_real;
 		$broker->create_topic('started', 1);
 		sql(q{CREATE FOREIGN TABLE started (k text) SERVER kafka OPTIONS (topic 'started')});
-		$broker->produce('started', map { [ 0, undef, qq({"k": "$_"}), 1767225600000 + 1000 * $_ ] } 0 .. 9);
-		sql(q{CREATE TABLE s_time WITH (weir.continuous, weir.start = '2026-01-01 00:00:04+00') AS
+		# of the last hour: the broker soon deletes what is older than a week
+		my $hour_ago = time() - 3600;
+		my $start = strftime('%Y-%m-%d %H:%M:%S+00', gmtime($hour_ago + 4));
+		$broker->produce('started', map { [ 0, undef, qq({"k": "$_"}), 1000 * ($hour_ago + $_) ] } 0 .. 9);
+		sql(qq{CREATE TABLE s_time WITH (weir.continuous, weir.start = '$start') AS
 			SELECT min(k) AS least, count(*) AS n FROM started});
 		is(caught_up('s_time'), '4|6', 'start at a time of the broker, inclusive');
 		sql('DROP FOREIGN TABLE started CASCADE');
