@@ -135,7 +135,7 @@ sub threads
 		$broker->create_topic('started', 1);
 		sql(q{CREATE FOREIGN TABLE started (k text) SERVER kafka OPTIONS (topic 'started')});
 		# of the last hour: the broker soon deletes what is older than a week
-		my $hour_ago = time() - 3600;
+		my $hour_ago = int(time()) - 3600;
 		my $start = strftime('%Y-%m-%d %H:%M:%S+00', gmtime($hour_ago + 4));
 		$broker->produce('started', map { [ 0, undef, qq({"k": "$_"}), 1000 * ($hour_ago + $_) ] } 0 .. 9);
 		sql(qq{CREATE TABLE s_time WITH (weir.continuous, weir.start = '$start') AS
