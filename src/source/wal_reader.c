@@ -902,5 +902,7 @@ weir_wal_confirm(WeirWalReader *reader, XLogRecPtr lsn)
 XLogRecPtr
 weir_wal_confirmed(const WeirWalReader *reader)
 {
-	return MyReplicationSlot->data.confirmed_flush;
+	/* without the slot nothing is known; the next read says so */
+	return MyReplicationSlot != NULL ?
+		MyReplicationSlot->data.confirmed_flush : InvalidXLogRecPtr;
 }
