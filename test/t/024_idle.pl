@@ -47,10 +47,12 @@ sub ticks
 # A feed that has just merged with another, or a first look for partitions, is
 # not idleness yet.
 sleep 2;
+# sessions prune catalog pages in passing, which is WAL of theirs
+sql('VACUUM');
 sql('CHECKPOINT');
 sleep 1;
 my $lsn = sql('SELECT pg_current_wal_insert_lsn()');
-my $before = sql('SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_all_tables WHERE relid = \'weir_data.status\'::regclass');
+my $before = sql('SELECT sum(commits) FROM weir_data.status');
 my %ticks = map { $_ => ticks($_) } @pids;
 my $started = time;
 
@@ -74,7 +76,7 @@ for my $pid (@pids)
 }
 
 is(sql('SELECT pg_current_wal_insert_lsn()'), $lsn, "no WAL in $seconds s");
-is(sql('SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_all_tables WHERE relid = \'weir_data.status\'::regclass'),
+is(sql('SELECT sum(commits) FROM weir_data.status'),
 	$before, 'no commit was counted');
 is(sql('SELECT count(*) FROM pg_replication_slots'), '0', 'no replication slot');
 is_deeply([ $node->worker_pids('postgres') ], [ @pids[ 0, 1 ] ], 'the same processes as before');
