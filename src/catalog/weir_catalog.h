@@ -23,6 +23,7 @@
 #include "weir.h"
 #include "catalog/pg_class.h"
 #include "nodes/parsenodes.h"
+#include "window/watermark.h"
 
 /* The trigger on v that keeps users from writing; its argument is the id. */
 #define WEIR_READ_ONLY_TRIGGER "weir_read_only"
@@ -45,12 +46,45 @@ typedef enum WeirAppendOnly
 	WEIR_APPEND_ONLY_IGNORE
 } WeirAppendOnly;
 
-/* Options of a view, defaults filled in. */
+/* What becomes of a row whose window has closed? */
+typedef enum WeirLate
+{
+	WEIR_LATE_RETRACT,			/* the window is revised, for allowed_lateness */
+	WEIR_LATE_SIDE_OUTPUT,		/* it goes to weir.late_rows */
+	WEIR_LATE_DROP				/* it is counted */
+} WeirLate;
+
+/* Which windows does v show? */
+typedef enum WeirEmit
+{
+	WEIR_EMIT_CHANGES,			/* open ones, too */
+	WEIR_EMIT_FINAL				/* closed ones */
+} WeirEmit;
+
+/* Which of its rows does the changelog have? */
+typedef enum WeirChangelogMode
+{
+	WEIR_CHANGELOG_OFF,			/* there is none */
+	WEIR_CHANGELOG_FINAL,		/* those of closed windows */
+	WEIR_CHANGELOG_ALL
+} WeirChangelogMode;
+
+/*
+ * Options of a view, defaults filled in.  Of a view without a window, and one
+ * with weir.watermark = 'none', the rule's kind is WEIR_WATERMARK_NONE.
+ */
 typedef struct WeirViewOptions
 {
 	int64		commit_interval;	/* microseconds */
 	WeirOnError on_error;
 	WeirAppendOnly append_only;
+	WeirWatermarkRule watermark;
+	WeirLate	late;
+	int64		allowed_lateness;	/* microseconds; 0 unless RETRACT */
+	WeirEmit	emit;
+	int64		publish_interval;	/* microseconds; -1: the slide or step */
+	WeirChangelogMode changelog;
+	int64		changelog_retention;	/* microseconds, -1: off */
 } WeirViewOptions;
 
 /* Foreign data wrappers whose tables may be sources, recognised by name. */
@@ -84,6 +118,8 @@ typedef struct WeirViewDef
 	Oid			owner;			/* of v */
 	Oid			query_view;		/* weir_data.query_<id> */
 	Oid			state_table;	/* weir_data.state_<id> */
+	Oid			changelog;		/* <view>_changes, InvalidOid if there is none */
+	bool		windowed;		/* Q has a window, as a column of v */
 	Oid			source;			/* the stream in FROM */
 	WeirSourceKind source_kind;
 	bool		retracts;		/* rows of the source can be taken back */

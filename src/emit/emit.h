@@ -13,6 +13,7 @@
 #include "executor/executor.h"
 #include "state/state.h"
 #include "utils/rel.h"
+#include "window/watermark.h"
 #include "window/window.h"
 
 /* ---- project.c: from a group to a row of v ---- */
@@ -25,7 +26,7 @@ typedef struct WeirProjector WeirProjector;
  */
 extern WeirProjector *weir_projector_create(const WeirPlan *plan,
 											const WeirKeyFormat *format,
-											const WeirTumble *window,
+											const WeirWindow *window,
 											WeirState *states,
 											const WeirFinish *finishes,
 											const int *state_of);
@@ -34,13 +35,40 @@ extern WeirProjector *weir_projector_create(const WeirPlan *plan,
 extern TupleDesc weir_projector_desc(const WeirProjector *projector);
 
 /*
- * The row of a group, NULL when HAVING rejects it.  The slot is the
- * projector's and valid until the next call or reset.  Runs user code and
+ * What becomes of one row of v, the row of a group or, where windows have several
+ * panes, of a window: decided by runtime/publish.c, carried out by results.c.
+ */
+typedef enum WeirReason
+{
+	WEIR_REASON_FINAL,			/* its window closed */
+	WEIR_REASON_LATE,			/* a row came after that */
+	WEIR_REASON_UPDATE,			/* its window is open; or an UPDATE of the source */
+	WEIR_REASON_DELETE,			/* a DELETE or TRUNCATE of the source */
+	WEIR_REASON_REBUILD
+} WeirReason;
+
+typedef struct WeirOutcome
+{
+	WeirGroup  *holder;			/* its keys are the row's, and it keeps its place */
+	const char *words;			/* the states to finish; NULL: v has no such row */
+	bool		has_window;		/* false: none in Q, or the NULL window */
+	Timestamp	lower;			/* of the window */
+	Timestamp	upper;
+	bool		was_emitted;	/* the row in v, if there is one, is in the changelog */
+	bool		emits;			/* and the one that v gets shall be */
+	WeirReason	reason;
+	int			cluster;		/* not 0: of all with this number, which are
+								 * neighbours, the -1 come before the +1 */
+} WeirOutcome;
+
+/*
+ * The row of an outcome, NULL when HAVING rejects it or there is none.  The slot
+ * is the projector's and valid until the next call or reset.  Runs user code and
  * raises what it raises.
  */
 extern TupleTableSlot *weir_project(WeirProjector *projector,
 									const WeirGroupTable *table,
-									const WeirGroup *group);
+									const WeirOutcome *outcome);
 
 /* Frees what rows since the last reset have allocated. */
 extern void weir_projector_reset(WeirProjector *projector);
@@ -56,25 +84,132 @@ extern void weir_projector_reset(WeirProjector *projector);
 extern bool weir_group_exists(const WeirGroupTable *table,
 							  const WeirGroup *group);
 
-/* Where a group's rows are after the commit; applied when it has succeeded. */
+/*
+ * The row of v of an outcome, after the commit; applied to its holder when that
+ * has succeeded.
+ */
 typedef struct WeirPlacement
 {
-	ItemPointerData result_tid;
-	ItemPointerData state_tid;
+	ItemPointerData tid;		/* invalid: none */
 } WeirPlacement;
 
 /*
- * Writes the rows of n groups: updates, inserts and deletes by TID.  Fills
- * placements[i].result_tid.  v is open and locked.  rewrite first deletes every
- * row of v and treats all groups as new.
+ * Writes the rows of n outcomes: updates, inserts and deletes by TID, and what
+ * the changelog (or NULL) says of them.  Fills placements[i].  v is open and
+ * locked.
+ *
+ * A row that is in the changelog and does not change is not written at all.
  *
  * Errors: 55000 when a row that should be there is not; what projection, index
  * expressions and constraints raise.
  */
 extern void weir_write_results(Relation v, WeirProjector *projector,
 							   const WeirGroupTable *table,
-							   WeirGroup **groups, int n, bool rewrite,
+							   const WeirOutcome *outcomes, int n,
+							   struct WeirChangelog *changelog,
 							   WeirPlacement *placements);
+
+/*
+ * The same, after a backfill or when v's rows have moved: the outcomes are all
+ * rows that v shall have, and nothing is known of the places of those it has.
+ * What is equal stays where it is, the rest is deleted and inserted.
+ *
+ * window_column: of v, 0 if there is none.  Rows of v whose window ends at or
+ * before `settled` (DT_NOBEGIN: none) are left alone: their states are gone.
+ * Rows whose window ends at or before `emitted` (DT_NOEND: all, DT_NOBEGIN: none)
+ * are in the changelog.
+ */
+extern void weir_replace_results(Relation v, WeirProjector *projector,
+								 const WeirGroupTable *table,
+								 const WeirOutcome *outcomes, int n,
+								 AttrNumber window_column,
+								 Timestamp settled, Timestamp emitted,
+								 struct WeirChangelog *changelog,
+								 WeirPlacement *placements);
+
+/* ---- changelog.c: rows of <view>_changes ---- */
+
+typedef struct WeirChangelog WeirChangelog;
+
+/*
+ * In the commit's transaction, as the view's owner; relid is the changelog of a
+ * view with these columns.  seq: the first weir_seq that is free.
+ */
+extern WeirChangelog *weir_changelog_begin(Oid relid, TupleDesc columns,
+										   int64 seq, TimestampTz watermark,
+										   TimestampTz at);
+
+/* diff: +1 or -1.  row: of v, copied. */
+extern void weir_changelog_add(WeirChangelog *changelog, int diff,
+							   WeirReason reason, TupleTableSlot *row);
+
+/* Writes what is left and closes; returns the next weir_seq. */
+extern int64 weir_changelog_end(WeirChangelog *changelog);
+
+/*
+ * Deletes the oldest rows, at most `most` of them, whose weir_at is before that;
+ * returns how many.  In a transaction, as the view's owner.
+ */
+extern int64 weir_changelog_expire(Oid relid, TimestampTz before, int most);
+
+/* ---- compose.c: windows of several panes ---- */
+
+typedef struct WeirComposer WeirComposer;
+
+/*
+ * first_state, last_state: of a session, the states (indexes) that hold the least
+ * and the greatest time of a pane as int64 microseconds (min and max of the
+ * timestamps).  Allocated in CurrentMemoryContext.
+ */
+extern WeirComposer *weir_composer_create(const WeirWindow *window,
+										  int window_key,
+										  const WeirKeyFormat *format,
+										  WeirGroupTable *table,
+										  WeirState *states, int n_states,
+										  int first_state, int last_state);
+
+/* Which windows are to be composed?  changed: one of the panes given is in it. */
+typedef bool (*WeirWanted) (void *arg, Timestamp lower, Timestamp upper);
+
+/*
+ * For the panes given (any number, of any keys, in any order): the outcomes of
+ * all windows that hold one of them and that `wanted` wants, with holder, words,
+ * has_window, lower, upper and cluster set; the caller fills in the rest.  The
+ * words and what they own live until weir_composer_reset().  A window without
+ * rows has an outcome without words if a row of v is held for it, else none.
+ * Makes groups for holders that do not exist yet.  A pane of the NULL window is
+ * an outcome of its own.
+ *
+ * Of sessions: all that the panes given, and their neighbours, are now part of,
+ * and an outcome without words for each group that holds the row of a session
+ * which no longer begins there.  frozen(arg, ...) as `wanted`: a session that is
+ * not wanted has no outcome, and joins no other.
+ *
+ * Raises 53200 when the budget is spent, and what merging raises; then the
+ * table has at most more empty groups than before.
+ */
+extern WeirOutcome *weir_compose(WeirComposer *composer,
+								 WeirGroup **panes, int n,
+								 WeirWanted wanted, void *arg,
+								 int64 *n_outcomes);
+extern void weir_composer_reset(WeirComposer *composer);
+
+/*
+ * The session that a pane is part of, by the rows that it has now: its upper
+ * bound, and the group that begins it.  False if the pane has no rows.
+ */
+extern bool weir_session_of(WeirComposer *composer, WeirGroup *pane,
+							Timestamp *lower, Timestamp *upper,
+							WeirGroup **first);
+
+/*
+ * The session that a row with this time would join, whose key image (of its own
+ * pane) is given; with no neighbours that is [ts, ts + gap).  `last` is that
+ * before the row.  For judging late rows only: slow.
+ */
+extern void weir_session_around(WeirComposer *composer, const char *image,
+								uint32 len, Timestamp ts,
+								Timestamp *lower, Timestamp *upper);
 
 /* ---- tidy.c ---- */
 
@@ -90,13 +225,15 @@ extern void weir_flush_in_portions(void);
 /* ---- states.c: rows of weir_data.state_<id> ---- */
 
 /*
- * Writes the states of n groups, and deletes those of groups that do not exist
- * any more; fills placements[i].state_tid.
+ * Writes the states of n groups, which are to hold the rows of v at results[i];
+ * deletes those of the groups that are `gone`, and of groups that have neither
+ * rows nor a row of v.  Fills places[i] with the TIDs of the stored rows.
  */
 extern void weir_write_states(Relation state_table,
 							  const WeirGroupTable *table,
-							  WeirGroup **groups, int n,
-							  WeirPlacement *placements);
+							  WeirGroup **groups, const bool *gone,
+							  const ItemPointerData *results, int n,
+							  ItemPointerData *places);
 
 /* Loads all groups of a state table. */
 extern void weir_load_states(Relation state_table, WeirGroupTable *table);
@@ -124,12 +261,30 @@ typedef struct WeirBooks
 	int64		rows_filtered;
 	int64		tombstones;
 	int64		dead_letters;
+	WeirEventTime time;			/* of a view with a watermark */
 } WeirBooks;
+
+/* What a view has on event time: part of its row of weir_data.status. */
+typedef struct WeirViewTime
+{
+	TimestampTz watermark;		/* DT_NOBEGIN: none yet */
+	TimestampTz emitted;		/* windows that end here or before are in the
+								 * changelog: differs after weir.rebuild */
+	int32		held_by;		/* the partition that holds it back, or -1 */
+	int64		late_applied;	/* pairs of row and window */
+	int64		late_side;
+	int64		late_dropped;
+	int64		seq;			/* next weir_seq */
+	TimestampTz at;				/* weir_at of the last rows; DT_NOBEGIN: none */
+	int32		timeline;		/* of the WAL, when seq was written */
+	int64		notify_skipped;
+} WeirViewTime;
 
 /* One row of weir_data.status, as a commit leaves it. */
 typedef struct WeirStatus
 {
 	bool		backfilling;
+	WeirViewTime time;
 	Oid			filenode;
 	int64		groups;
 	int64		state_bytes;
@@ -146,9 +301,21 @@ extern void weir_write_dead_letter(const char *view_id, Oid source,
 								   const char *message,
 								   const char *payload, int payload_len);
 
+/* A row that came too late: see the view weir.late_rows. */
+typedef struct WeirLateRow
+{
+	int			n_windows;
+	char	  **windows;		/* as text */
+	TimestampTz watermark;
+	int64		late_by;		/* microseconds, behind the latest of them */
+	Datum		row;			/* jsonb, or 0 */
+} WeirLateRow;
+
+extern void weir_write_late_row(const char *view_id, const WeirLateRow *row);
+
 /* Reads a view's books, in CurrentMemoryContext; and its status. */
 extern WeirBooks *weir_read_books(const char *view_id, int *n);
 extern bool weir_read_status(const char *view_id, bool *backfilling,
-							 Oid *filenode, bool *stalled);
+							 Oid *filenode, bool *stalled, WeirViewTime *time);
 
 #endif							/* WEIR_EMIT_H */

@@ -48,7 +48,7 @@ extern void weir_value_store_destroy(WeirValueStore *store);
  * zeros.  Where equality of all types is equality of bytes (`exact`), groups
  * are found with memcmp; otherwise with the types' own hash and equality.
  *
- * The image of a window key is its lower bound: the upper one follows from it.
+ * The image of a window key is the number of the pane (window/window.h).
  */
 typedef struct WeirKeyPart
 {
@@ -93,6 +93,13 @@ extern void weir_key_read(const WeirKeyFormat *format, const char *image,
 extern uint64 weir_key_rank(const WeirKeyFormat *format, const char *image,
 							int part);
 
+/*
+ * Where the pane stands in an image; writing another number there, and hashing
+ * anew, gives the image of a neighbour.  NULL for the NULL window.
+ */
+extern char *weir_key_pane_at(const WeirKeyFormat *format, char *image,
+							  int window_key);
+
 /* The hash of an image that was written earlier, perhaps by another build. */
 extern uint32 weir_key_hash(const WeirKeyFormat *format, const char *image,
 							uint32 len);
@@ -109,7 +116,17 @@ typedef struct WeirGroup
 	uint32		flags;
 } WeirGroup;
 
-#define WEIR_GROUP_DIRTY 0x0001 /* changed since the last commit */
+#define WEIR_GROUP_DIRTY	0x0001	/* changed since the last commit */
+#define WEIR_GROUP_WAITS	0x0002	/* has a deadline (window/deadlines.h) */
+#define WEIR_GROUP_UNPUBLISHED	0x0004	/* a pane: changed since its windows were
+										 * composed */
+/* since the last commit there was */
+#define WEIR_GROUP_HAD_LATE		0x0010	/* a late row */
+#define WEIR_GROUP_HAD_UPDATE	0x0020	/* an UPDATE of the source */
+#define WEIR_GROUP_HAD_DELETE	0x0040	/* a DELETE or TRUNCATE */
+#define WEIR_GROUP_REASONS		0x0070
+/* of this commit, by runtime/publish.c */
+#define WEIR_GROUP_STAGED		0x0100	/* has an outcome */
 
 #define WEIR_GROUP_WORDS(group) ((char *) (group) + sizeof(WeirGroup))
 
@@ -154,6 +171,11 @@ extern void weir_group_table_upsert(WeirGroupTable *table, int n,
 									char **images, const uint32 *lens,
 									const uint32 *hashes,
 									WeirGroup **groups);
+
+/* The groups of n images, NULL where there is none. */
+extern void weir_group_table_find(WeirGroupTable *table, int n,
+								  char **images, const uint32 *lens,
+								  const uint32 *hashes, WeirGroup **groups);
 
 extern int64 weir_group_table_count(const WeirGroupTable *table);
 extern Size weir_group_table_bytes(const WeirGroupTable *table);

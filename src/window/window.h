@@ -1,7 +1,26 @@
 /*-------------------------------------------------------------------------
  *
  * window.h
- *	  Which window of event time holds a timestamp.
+ *	  Which windows of event time hold a timestamp.
+ *
+ * Time is cut into *panes*: the stretches between neighbouring edges of windows.
+ * A row is in one pane, and every window consists of neighbouring panes, so a
+ * row is folded once whatever the number of its windows:
+ *
+ *	 tumble		the window itself
+ *	 hop		from edge to edge of all windows: two a slide, or one when the
+ *				size is a multiple of the slide
+ *	 cumulate	a step
+ *	 session	a stretch as long as the gap.  Rows of one pane are less than the
+ *				gap apart, and rows with a whole pane between them are not: so a
+ *				session is a row of panes, too, which its rows decide on
+ *
+ * Panes are numbered in the order of their time, and so are windows (sessions
+ * have no numbers).  The row that v has of a window belongs to the group of one
+ * of its panes, the window's *holder*: the first, or the last of a cumulating
+ * window, so that no pane holds two.
+ *
+ * window.c has the arithmetic, window_functions.c what SQL calls.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,6 +31,15 @@
 #include "nodes/primnodes.h"
 #include "pgtime.h"
 
+typedef enum WeirWindowKind
+{
+	WEIR_NO_WINDOW,				/* what weir_window_kind() says of others */
+	WEIR_TUMBLE,
+	WEIR_HOP,
+	WEIR_CUMULATE,
+	WEIR_SESSION
+} WeirWindowKind;
+
 typedef enum WeirSizeKind
 {
 	WEIR_SIZE_PHYSICAL,			/* microseconds since the origin */
@@ -20,41 +48,75 @@ typedef enum WeirSizeKind
 } WeirSizeKind;
 
 /*
- * A tumbling window with constant size, origin and zone, made ready.  `last_*`
- * remembers the window of the previous call: neighbours in time share it.
+ * A window function whose arguments but the timestamp are constants, made ready.
+ * All lengths are in units of size_kind.  `last_*` remembers the pane of the
+ * previous call: neighbours in time share it.
  */
-typedef struct WeirTumble
+typedef struct WeirWindow
 {
-	WeirSizeKind kind;
-	int64		size;			/* microseconds, days or months */
+	WeirWindowKind kind;
+	WeirSizeKind size_kind;
+	int64		slide;			/* between windows: of tumble and session the
+								 * size or gap, of cumulate the step */
+	int64		size;
 	bool		with_zone;		/* timestamptz (else timestamp) */
-	Timestamp	origin;			/* resolved; see tumble.c for its meaning */
+	Timestamp	origin;			/* resolved; see window.c for its meaning */
 	pg_tz	   *zone;			/* NULL for timestamp */
-	int64		period;			/* microseconds between edges, 0 if it varies */
-	int64		phase;			/* of an edge, modulo period */
+	int64		unit;			/* microseconds a unit, 0 if that varies */
+	int64		last_pane;
 	Timestamp	last_lower;
 	Timestamp	last_upper;
 	struct TypeCacheEntry *range_type;	/* tstzrange or tsrange */
-} WeirTumble;
+} WeirWindow;
 
-/* True for a call of weir.tumble, either overload. */
-extern bool weir_is_tumble(Oid funcid);
+/* Of a function's OID: any overload of the five, or WEIR_NO_WINDOW. */
+extern WeirWindowKind weir_window_kind(Oid funcid);
+
+/* For messages: "weir.hop". */
+extern const char *weir_window_name(WeirWindowKind kind);
+
+/* Can one row be in more windows than one, or in none?  SQL returns a set. */
+#define weir_window_is_set(kind) ((kind) == WEIR_HOP || (kind) == WEIR_CUMULATE)
+
+/* Is a window of several panes?  Then its row is composed of their states. */
+#define weir_window_is_composed(kind) ((kind) >= WEIR_HOP)
 
 /*
- * Prepares a call whose size, origin and tz are Consts.  Errors: 22023.
+ * Prepares a call whose arguments after the first are Consts.  Errors: 22023.
  */
-extern void weir_tumble_prepare(WeirTumble *tumble, FuncExpr *call);
+extern void weir_window_prepare(WeirWindow *window, FuncExpr *call);
 
 /*
- * The window [lower, upper) of ts.  Does not raise: returns false for a ts
- * that has no window (infinite, or a window edge out of range), where the SQL
- * function raises 22023 or 22008.
+ * The pane of ts.  Does not raise: returns false for a ts that has none: it is
+ * infinite, or an edge of a window that holds it is no valid timestamp; there
+ * the SQL function raises 22023 or 22008.
  */
-extern bool weir_tumble_assign(WeirTumble *tumble, Timestamp ts,
+extern bool weir_pane_of(WeirWindow *window, Timestamp ts, int64 *pane);
+
+/* [lower, upper) of a pane; false when it is out of range. */
+extern bool weir_pane_bounds(const WeirWindow *window, int64 pane,
+							 Timestamp *lower, Timestamp *upper);
+
+/*
+ * Not for sessions: the windows that hold a pane, from first to last; none when
+ * first > last (between the windows of a hop whose size is below its slide).
+ */
+extern void weir_windows_of(const WeirWindow *window, int64 pane,
+							int64 *first, int64 *last);
+
+/* Not for sessions: a window's bounds, its panes, and the one that holds its row. */
+extern bool weir_window_bounds(const WeirWindow *window, int64 number,
 							   Timestamp *lower, Timestamp *upper);
+extern void weir_panes_of(const WeirWindow *window, int64 number,
+						  int64 *first, int64 *last);
+extern int64 weir_holder_of(const WeirWindow *window, int64 number);
+
+/* The window whose row the group of a pane holds; false if there is none. */
+extern bool weir_window_held_by(const WeirWindow *window, int64 pane,
+								int64 *number);
 
 /* [lower, upper) as a tstzrange or tsrange Datum in CurrentMemoryContext. */
-extern Datum weir_window_range(const WeirTumble *tumble,
+extern Datum weir_window_range(const WeirWindow *window,
 							   Timestamp lower, Timestamp upper);
 
 #endif							/* WEIR_WINDOW_H */
