@@ -203,13 +203,14 @@ extern bool weir_session_of(WeirComposer *composer, WeirGroup *pane,
 							WeirGroup **first);
 
 /*
- * The session that a row with this time would join, whose key image (of its own
- * pane) is given; with no neighbours that is [ts, ts + gap).  `last` is that
- * before the row.  For judging late rows only: slow.
+ * For judging a late row: which sessions would it touch (be part of, or bridge)?
+ * image: of the key with the row's own pane.  *least_upper: the least upper bound
+ * of those sessions, DT_NOEND without any; *upper: of the session that the row
+ * would then be in, ts + gap at least.  Looks at committed and folded rows; slow.
  */
 extern void weir_session_around(WeirComposer *composer, const char *image,
 								uint32 len, Timestamp ts,
-								Timestamp *lower, Timestamp *upper);
+								Timestamp *least_upper, Timestamp *upper);
 
 /* ---- tidy.c ---- */
 
