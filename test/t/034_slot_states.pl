@@ -22,20 +22,7 @@ $node->safe_psql('postgres', 'CREATE EXTENSION pg_weir');
 my $oracle = WeirOracle->new($node, timeout => '30 s');
 sub sql { return $node->safe_psql('postgres', @_) }
 sub error_of { return $node->error_of(@_) }
-
-sub section
-{
-	my ($name, $code) = @_;
-	return if @ARGV && !grep { index($name, $_) >= 0 } @ARGV;
-	my $started = time;
-	if (!eval { $code->(); 1 })
-	{
-		fail("$name: it comes to its end");
-		diag($@);
-		$oracle->tell;
-	}
-	note(sprintf '%s: %.1f s', $name, time - $started);
-}
+sub section { return $oracle->section(@_) }
 
 my $name = 'pg_weir_' . sql('SELECT oid FROM pg_database WHERE datname = current_database()');
 my $slots = q{SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pg_weir%'};
