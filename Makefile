@@ -78,6 +78,7 @@ OBJS = \
 	src/runtime/weir_shmem.o \
 	src/runtime/weir_worker.o \
 	src/settings.o \
+	src/source/foreign_options.o \
 	src/source/kafka_client.o \
 	src/source/kafka_handle.o \
 	src/source/kafka_options.o \

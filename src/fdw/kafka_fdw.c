@@ -24,7 +24,6 @@
 
 #include "access/sysattr.h"
 #include "access/table.h"
-#include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
@@ -93,28 +92,21 @@ is_updatable(Relation rel)
 WeirFieldKind
 weir_kafka_field(Oid foreign_table, AttrNumber attno)
 {
-	List	   *options = GetForeignColumnOptions(foreign_table, attno);
-	ListCell   *lc;
+	const char *value =
+		weir_foreign_option(GetForeignColumnOptions(foreign_table, attno),
+							"metadata");
 
-	foreach(lc, options)
-	{
-		DefElem    *def = (DefElem *) lfirst(lc);
-		const char *value;
-
-		if (strcmp(def->defname, "metadata") != 0)
-			continue;
-		value = defGetString(def);
-		if (strcmp(value, "key") == 0)
-			return WEIR_FIELD_KEY;
-		if (strcmp(value, "partition") == 0)
-			return WEIR_FIELD_PARTITION;
-		if (strcmp(value, "offset") == 0)
-			return WEIR_FIELD_OFFSET;
-		if (strcmp(value, "timestamp") == 0)
-			return WEIR_FIELD_TIMESTAMP;
-		return WEIR_FIELD_HEADERS;
-	}
-	return WEIR_FIELD_VALUE;
+	if (value == NULL)
+		return WEIR_FIELD_VALUE;
+	if (strcmp(value, "key") == 0)
+		return WEIR_FIELD_KEY;
+	if (strcmp(value, "partition") == 0)
+		return WEIR_FIELD_PARTITION;
+	if (strcmp(value, "offset") == 0)
+		return WEIR_FIELD_OFFSET;
+	if (strcmp(value, "timestamp") == 0)
+		return WEIR_FIELD_TIMESTAMP;
+	return WEIR_FIELD_HEADERS;
 }
 
 static void

@@ -149,7 +149,6 @@ static void check_pem(const char *name, const char *value);
 static int	parse_timeout(const char *value);
 static char **parse_hosts(const char *value, int *n_hosts);
 static void check_bootstrap(const char *servers, char **hosts, int n_hosts);
-static const char *get_option(List *options, const char *name);
 static List *mapping_options(Oid user_id, Oid server_id);
 static void add_properties(WeirKafkaTarget *target, List *options, int where);
 static bool set_property(rd_kafka_conf_t *conf, const char *name,
@@ -200,9 +199,9 @@ weir_kafka_fdw_validator(PG_FUNCTION_ARGS)
 
 	if (where == ON_SERVER)
 	{
-		const char *servers = get_option(options, "bootstrap_servers");
-		const char *protocol = get_option(options, "security_protocol");
-		const char *allowed = get_option(options, "allowed_hosts");
+		const char *servers = weir_foreign_option(options, "bootstrap_servers");
+		const char *protocol = weir_foreign_option(options, "security_protocol");
+		const char *allowed = weir_foreign_option(options, "allowed_hosts");
 		char	  **hosts = NULL;
 		int			n_hosts = 0;
 
@@ -217,20 +216,20 @@ weir_kafka_fdw_validator(PG_FUNCTION_ARGS)
 
 		/* the default mechanism would run kinit: see the top of this file */
 		if (protocol != NULL && pg_strncasecmp(protocol, "sasl", 4) == 0 &&
-			get_option(options, "sasl_mechanism") == NULL)
+			weir_foreign_option(options, "sasl_mechanism") == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("option \"sasl_mechanism\" is required with security protocol \"%s\"",
 							protocol),
 					 errhint("Valid values are: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512.")));
 	}
-	else if (where == ON_TABLE && get_option(options, "topic") == NULL)
+	else if (where == ON_TABLE && weir_foreign_option(options, "topic") == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("option \"topic\" is required"),
 				 errhint("Name the topic that the table reads, as in OPTIONS (topic 'clicks').")));
-	else if (where == ON_COLUMN && get_option(options, "path") != NULL &&
-			 get_option(options, "metadata") != NULL)
+	else if (where == ON_COLUMN && weir_foreign_option(options, "path") != NULL &&
+			 weir_foreign_option(options, "metadata") != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options \"path\" and \"metadata\" exclude each other"),
@@ -662,21 +661,6 @@ check_bootstrap(const char *servers, char **hosts, int n_hosts)
 				 errhint("Give host:port pairs separated by commas.")));
 }
 
-static const char *
-get_option(List *options, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, options)
-	{
-		DefElem    *def = (DefElem *) lfirst(lc);
-
-		if (strcmp(def->defname, name) == 0)
-			return defGetString(def);
-	}
-	return NULL;
-}
-
 /*
  * The user's mapping, else the public one, else nothing: a broker without
  * authentication needs none, so this is not GetUserMapping, which raises.
@@ -720,7 +704,7 @@ weir_kafka_target(Oid foreign_table, Oid user_id)
 	target->timeout_ms = DEFAULT_TIMEOUT_MS;
 
 	/* a dump may be restored without validation: check again what we need */
-	value = get_option(table->options, "topic");
+	value = weir_foreign_option(table->options, "topic");
 	if (value == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -729,15 +713,15 @@ weir_kafka_target(Oid foreign_table, Oid user_id)
 	check_topic(value);
 	target->topic = pstrdup(value);
 
-	if ((value = get_option(server->options, "timeout")) != NULL)
+	if ((value = weir_foreign_option(server->options, "timeout")) != NULL)
 		target->timeout_ms = parse_timeout(value);
-	if ((value = get_option(server->options, "allowed_hosts")) != NULL)
+	if ((value = weir_foreign_option(server->options, "allowed_hosts")) != NULL)
 		target->allowed_hosts = parse_hosts(value, &target->n_allowed_hosts);
-	value = get_option(table->options, "scan_errors");
+	value = weir_foreign_option(table->options, "scan_errors");
 	target->skip_errors = (value != NULL && strcmp(value, "skip") == 0);
-	value = get_option(table->options, "use_remote_estimate");
+	value = weir_foreign_option(table->options, "use_remote_estimate");
 	if (value == NULL)
-		value = get_option(server->options, "use_remote_estimate");
+		value = weir_foreign_option(server->options, "use_remote_estimate");
 	if (value != NULL)
 		(void) parse_bool(value, &target->use_remote_estimate);
 
