@@ -66,6 +66,7 @@ OBJS = \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
+	src/runtime/member_failures.o \
 	src/runtime/members.o \
 	src/runtime/pinned_settings.o \
 	src/runtime/run.o \
