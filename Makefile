@@ -82,6 +82,7 @@ OBJS = \
 	src/source/foreign_options.o \
 	src/source/kafka_client.o \
 	src/source/kafka_handle.o \
+	src/source/kafka_option_values.o \
 	src/source/kafka_options.o \
 	src/source/kafka_probe.o \
 	src/source/wal_buffer.o \
