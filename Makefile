@@ -90,6 +90,7 @@ OBJS = \
 	src/source/wal_reader.o \
 	src/source/wal_shapes.o \
 	src/source/wal_slot.o \
+	src/source/wal_tell.o \
 	src/source/wal_test.o \
 	src/state/budget.o \
 	src/state/group_key.o \
