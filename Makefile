@@ -66,6 +66,7 @@ OBJS = \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
+	src/runtime/member_failures.o \
 	src/runtime/members.o \
 	src/runtime/pinned_settings.o \
 	src/runtime/run.o \
@@ -78,8 +79,10 @@ OBJS = \
 	src/runtime/weir_shmem.o \
 	src/runtime/weir_worker.o \
 	src/settings.o \
+	src/source/foreign_options.o \
 	src/source/kafka_client.o \
 	src/source/kafka_handle.o \
+	src/source/kafka_option_values.o \
 	src/source/kafka_options.o \
 	src/source/kafka_probe.o \
 	src/source/wal_buffer.o \
@@ -87,6 +90,7 @@ OBJS = \
 	src/source/wal_reader.o \
 	src/source/wal_shapes.o \
 	src/source/wal_slot.o \
+	src/source/wal_tell.o \
 	src/source/wal_test.o \
 	src/state/budget.o \
 	src/state/group_key.o \

@@ -75,6 +75,12 @@ extern TimestampTz weir_now(void);
 extern void weir_wake_at_commit(void);
 
 /*
+ * source/foreign_options.c: the value of the option of that name in a list, NULL
+ * if it is not there.
+ */
+extern char *weir_foreign_option(List *options, const char *name);
+
+/*
  * Counts whatever is evidence that user code comes back: a row decoded, folded
  * or emitted.  runtime/watchdog.c looks at it.
  */

@@ -16,27 +16,11 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/view_ddl.h"
-#include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-
-static const char *
-option(List *options, const char *name)
-{
-	ListCell   *cell;
-
-	foreach(cell, options)
-	{
-		DefElem    *def = lfirst_node(DefElem, cell);
-
-		if (strcmp(def->defname, name) == 0)
-			return defGetString(def);
-	}
-	return NULL;
-}
 
 /* A foreign table of ours whose columns are fields by name. */
 static bool
@@ -50,7 +34,7 @@ reads_fields_by_name(Oid relid)
 		return false;
 	table = GetForeignTable(relid);
 	server = GetForeignServer(table->serverid);
-	format = option(table->options, "format");
+	format = weir_foreign_option(table->options, "format");
 	return strcmp(GetForeignDataWrapper(server->fdwid)->fdwname,
 				  "weir_kafka") == 0 &&
 		(format == NULL || strcmp(format, "json") == 0);
@@ -81,7 +65,8 @@ weir_after_rename(RenameStmt *stmt)
 	if (column == InvalidAttrNumber)
 		return;
 	options = GetForeignColumnOptions(relid, column);
-	if (option(options, "path") != NULL || option(options, "metadata") != NULL)
+	if (weir_foreign_option(options, "path") != NULL ||
+		weir_foreign_option(options, "metadata") != NULL)
 		return;
 	weir_run_sql_as_caller(psprintf("ALTER FOREIGN TABLE %s ALTER COLUMN %s OPTIONS (ADD path %s)",
 									quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),

@@ -291,9 +291,9 @@ static char *
 read_column(WeirDecoder *decoder, Oid foreign_table, Form_pg_attribute attr,
 			WeirColumn *column)
 {
-	char	   *metadata = NULL;
-	char	   *path = NULL;
-	ListCell   *lc;
+	List	   *options = GetForeignColumnOptions(foreign_table, attr->attnum);
+	char	   *metadata = weir_foreign_option(options, "metadata");
+	char	   *path = weir_foreign_option(options, "path");
 
 	memset(column, 0, sizeof(WeirColumn));
 	column->attnum = attr->attnum;
@@ -301,16 +301,6 @@ read_column(WeirDecoder *decoder, Oid foreign_table, Form_pg_attribute attr,
 	column->typid = attr->atttypid;
 	column->typmod = attr->atttypmod;
 	column->not_null = attr->attnotnull;
-	foreach(lc, GetForeignColumnOptions(foreign_table, attr->attnum))
-	{
-		DefElem    *def = (DefElem *) lfirst(lc);
-
-		if (strcmp(def->defname, "metadata") == 0)
-			metadata = defGetString(def);
-		else if (strcmp(def->defname, "path") == 0)
-			path = defGetString(def);
-	}
-
 	column->source = metadata ? parse_metadata(metadata) : WEIR_FIELD_VALUE;
 	check_metadata_type(column, metadata);
 	if (path != NULL && (metadata != NULL || decoder->format != FORMAT_JSON))

@@ -87,7 +87,6 @@ static OutColumn *make_column(Form_pg_attribute att);
 static JsonShape shape_of(Oid type);
 static void add_member(WeirEncoder *encoder, const char *path, bool nested,
 					   OutColumn *column);
-static const char *column_path(Oid foreign_table, AttrNumber attno);
 static void read_format(WeirEncoder *encoder, Oid foreign_table);
 static int	plain_settings(void);
 static void put_object(StringInfo to, const JsonMember *object,
@@ -141,7 +140,9 @@ weir_encoder_create(Oid foreign_table, TupleDesc desc)
 				encoder->columns = lappend(encoder->columns, column);
 				if (encoder->format == 'j')
 				{
-					const char *path = column_path(foreign_table, att->attnum);
+					List	   *options = GetForeignColumnOptions(foreign_table,
+																  att->attnum);
+					const char *path = weir_foreign_option(options, "path");
 
 					add_member(encoder, path ? path : NameStr(att->attname),
 							   path != NULL, column);
@@ -273,21 +274,6 @@ add_member(WeirEncoder *encoder, const char *path, bool nested,
 		object = member;
 		name = dot + 1;
 	}
-}
-
-static const char *
-column_path(Oid foreign_table, AttrNumber attno)
-{
-	ListCell   *lc;
-
-	foreach(lc, GetForeignColumnOptions(foreign_table, attno))
-	{
-		DefElem    *def = (DefElem *) lfirst(lc);
-
-		if (strcmp(def->defname, "path") == 0)
-			return defGetString(def);
-	}
-	return NULL;
 }
 
 static void

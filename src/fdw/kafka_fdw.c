@@ -24,7 +24,6 @@
 
 #include "access/sysattr.h"
 #include "access/table.h"
-#include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
@@ -48,73 +47,24 @@
 
 PG_FUNCTION_INFO_V1(weir_kafka_fdw_handler);
 
-static void get_rel_size(PlannerInfo *root, RelOptInfo *baserel,
-						 Oid foreign_table);
-static void get_paths(PlannerInfo *root, RelOptInfo *baserel,
-					  Oid foreign_table);
-static ForeignScan *get_plan(PlannerInfo *root, RelOptInfo *baserel,
-							 Oid foreign_table, ForeignPath *best_path,
-							 List *tlist, List *scan_clauses,
-							 Plan *outer_plan);
-static List *wanted_columns(RelOptInfo *baserel, Oid foreign_table);
-static int	is_updatable(Relation rel);
-
-Datum
-weir_kafka_fdw_handler(PG_FUNCTION_ARGS)
-{
-	FdwRoutine *routine = makeNode(FdwRoutine);
-
-	routine->GetForeignRelSize = get_rel_size;
-	routine->GetForeignPaths = get_paths;
-	routine->GetForeignPlan = get_plan;
-
-	routine->BeginForeignScan = weir_kafka_begin_scan;
-	routine->IterateForeignScan = weir_kafka_iterate_scan;
-	routine->ReScanForeignScan = weir_kafka_rescan;
-	routine->EndForeignScan = weir_kafka_end_scan;
-	routine->ExplainForeignScan = weir_kafka_explain_scan;
-
-	routine->BeginForeignModify = weir_kafka_begin_modify;
-	routine->BeginForeignInsert = weir_kafka_begin_insert;
-	routine->ExecForeignInsert = weir_kafka_insert;
-	routine->EndForeignModify = weir_kafka_end_modify;
-	routine->EndForeignInsert = weir_kafka_end_modify;
-	routine->IsForeignRelUpdatable = is_updatable;
-
-	PG_RETURN_POINTER(routine);
-}
-
-static int
-is_updatable(Relation rel)
-{
-	return 1 << CMD_INSERT;
-}
-
 WeirFieldKind
 weir_kafka_field(Oid foreign_table, AttrNumber attno)
 {
-	List	   *options = GetForeignColumnOptions(foreign_table, attno);
-	ListCell   *lc;
+	const char *value =
+		weir_foreign_option(GetForeignColumnOptions(foreign_table, attno),
+							"metadata");
 
-	foreach(lc, options)
-	{
-		DefElem    *def = (DefElem *) lfirst(lc);
-		const char *value;
-
-		if (strcmp(def->defname, "metadata") != 0)
-			continue;
-		value = defGetString(def);
-		if (strcmp(value, "key") == 0)
-			return WEIR_FIELD_KEY;
-		if (strcmp(value, "partition") == 0)
-			return WEIR_FIELD_PARTITION;
-		if (strcmp(value, "offset") == 0)
-			return WEIR_FIELD_OFFSET;
-		if (strcmp(value, "timestamp") == 0)
-			return WEIR_FIELD_TIMESTAMP;
-		return WEIR_FIELD_HEADERS;
-	}
-	return WEIR_FIELD_VALUE;
+	if (value == NULL)
+		return WEIR_FIELD_VALUE;
+	if (strcmp(value, "key") == 0)
+		return WEIR_FIELD_KEY;
+	if (strcmp(value, "partition") == 0)
+		return WEIR_FIELD_PARTITION;
+	if (strcmp(value, "offset") == 0)
+		return WEIR_FIELD_OFFSET;
+	if (strcmp(value, "timestamp") == 0)
+		return WEIR_FIELD_TIMESTAMP;
+	return WEIR_FIELD_HEADERS;
 }
 
 static void
@@ -174,34 +124,6 @@ get_paths(PlannerInfo *root, RelOptInfo *baserel, Oid foreign_table)
 										  baserel->lateral_relids));
 }
 
-/*
- * Every condition stays for the executor to check, the pushed ones too: the
- * bounds that they come to may be wider than what they say.  They are also
- * kept in fdw_exprs, where the planner replaces their parameters and
- * EXPLAIN finds them.
- */
-static ForeignScan *
-get_plan(PlannerInfo *root, RelOptInfo *baserel, Oid foreign_table,
-		 ForeignPath *best_path, List *tlist, List *scan_clauses,
-		 Plan *outer_plan)
-{
-	List	   *clauses = extract_actual_clauses(scan_clauses, false);
-	List	   *pushed = NIL;
-	ListCell   *lc;
-
-	foreach(lc, clauses)
-	{
-		WeirKafkaQual qual;
-
-		if (weir_kafka_qual(baserel->relid, foreign_table,
-							(Expr *) lfirst(lc), &qual))
-			pushed = lappend(pushed, lfirst(lc));
-	}
-	return make_foreignscan(tlist, clauses, baserel->relid, pushed,
-							wanted_columns(baserel, foreign_table),
-							NIL, NIL, outer_plan);
-}
-
 /* The columns that somebody looks at, as a list of attribute numbers. */
 static List *
 wanted_columns(RelOptInfo *baserel, Oid foreign_table)
@@ -231,4 +153,63 @@ wanted_columns(RelOptInfo *baserel, Oid foreign_table)
 	}
 	table_close(rel, NoLock);
 	return wanted;
+}
+
+/*
+ * Every condition stays for the executor to check, the pushed ones too: the
+ * bounds that they come to may be wider than what they say.  They are also
+ * kept in fdw_exprs, where the planner replaces their parameters and
+ * EXPLAIN finds them.
+ */
+static ForeignScan *
+get_plan(PlannerInfo *root, RelOptInfo *baserel, Oid foreign_table,
+		 ForeignPath *best_path, List *tlist, List *scan_clauses,
+		 Plan *outer_plan)
+{
+	List	   *clauses = extract_actual_clauses(scan_clauses, false);
+	List	   *pushed = NIL;
+	ListCell   *lc;
+
+	foreach(lc, clauses)
+	{
+		WeirKafkaQual qual;
+
+		if (weir_kafka_qual(baserel->relid, foreign_table,
+							(Expr *) lfirst(lc), &qual))
+			pushed = lappend(pushed, lfirst(lc));
+	}
+	return make_foreignscan(tlist, clauses, baserel->relid, pushed,
+							wanted_columns(baserel, foreign_table),
+							NIL, NIL, outer_plan);
+}
+
+static int
+is_updatable(Relation rel)
+{
+	return 1 << CMD_INSERT;
+}
+
+Datum
+weir_kafka_fdw_handler(PG_FUNCTION_ARGS)
+{
+	FdwRoutine *routine = makeNode(FdwRoutine);
+
+	routine->GetForeignRelSize = get_rel_size;
+	routine->GetForeignPaths = get_paths;
+	routine->GetForeignPlan = get_plan;
+
+	routine->BeginForeignScan = weir_kafka_begin_scan;
+	routine->IterateForeignScan = weir_kafka_iterate_scan;
+	routine->ReScanForeignScan = weir_kafka_rescan;
+	routine->EndForeignScan = weir_kafka_end_scan;
+	routine->ExplainForeignScan = weir_kafka_explain_scan;
+
+	routine->BeginForeignModify = weir_kafka_begin_modify;
+	routine->BeginForeignInsert = weir_kafka_begin_insert;
+	routine->ExecForeignInsert = weir_kafka_insert;
+	routine->EndForeignModify = weir_kafka_end_modify;
+	routine->EndForeignInsert = weir_kafka_end_modify;
+	routine->IsForeignRelUpdatable = is_updatable;
+
+	PG_RETURN_POINTER(routine);
 }

@@ -441,16 +441,10 @@ wait_a_moment(void)
 static bool
 may_discard(Oid stream)
 {
-	ListCell   *lc;
+	const char *value = weir_foreign_option(GetForeignTable(stream)->options,
+											"unconsumed");
 
-	foreach(lc, GetForeignTable(stream)->options)
-	{
-		DefElem    *option = lfirst_node(DefElem, lc);
-
-		if (strcmp(option->defname, "unconsumed") == 0)
-			return strcmp(defGetString(option), "discard") == 0;
-	}
-	return false;
+	return value != NULL && strcmp(value, "discard") == 0;
 }
 
 static bool

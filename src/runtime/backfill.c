@@ -160,16 +160,11 @@ start_process(Private *private)
 		.ticket = private->ticket
 	};
 	BackgroundWorker worker;
+	char		name[BGW_MAXLEN];
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "pg_weir");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "weir_backfill_main");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_weir backfill of %s",
-			 private->name);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_weir backfill");
+	snprintf(name, BGW_MAXLEN, "pg_weir backfill of %s", private->name);
+	weir_describe_process(&worker, "weir_backfill_main", "pg_weir backfill",
+						  name);
 	memcpy(worker.bgw_extra, &args, sizeof(args));
 	worker.bgw_notify_pid = MyProcPid;
 	return RegisterDynamicBackgroundWorker(&worker, &private->handle);

@@ -70,14 +70,48 @@ extern void weir_scout(Oid database);
 /* Is ingestion off, or does somebody want the database alone?  weir_worker.c */
 extern bool weir_must_leave(const WeirWorker *worker);
 
+/* ---- members.c: opened, closed, given to feeds ---- */
+
 extern bool weir_members_are_stale(const WeirWorker *worker);
 extern void weir_members_reload(WeirWorker *worker);
+
+/* Opens members whose time has come, and gives them to feeds. */
+extern void weir_members_open(WeirWorker *worker);
+
+/* The member of an open run. */
+extern WeirMember *weir_members_of(WeirWorker *worker, WeirRun *run);
+
+/* Closes the run of a member, if it has one, and takes it from its feed. */
+extern void weir_members_close(WeirWorker *worker, WeirMember *member);
+
+/*
+ * Closes runs that were fed in another life of the slot than this, to be opened
+ * again from what they have committed.
+ */
+extern void weir_members_reopen(WeirWorker *worker, int64 life);
+
+extern WeirFeed *weir_members_feed(WeirWorker *worker, WeirRun *run);
+extern void weir_members_update_ends(WeirWorker *worker, WeirRun *run);
+extern void weir_members_merge_feeds(WeirWorker *worker);
+extern void weir_members_apply_settings(WeirWorker *worker, List *settings);
+
+/* waits.c */
+extern void weir_members_answer_waits(WeirWorker *worker);
+
+/* ---- member_failures.c: what becomes of those that fail ---- */
+
+/* What a member waits after its first failure; twice that after the next. */
+#define WEIR_FIRST_BACKOFF_MS 1000
 
 /* The owners may have lost what they had on the stream: looks, if so. */
 extern void weir_members_check_privileges(WeirWorker *worker);
 
-/* Opens members whose time has come, and gives them to feeds. */
-extern void weir_members_open(WeirWorker *worker);
+/*
+ * Says when a member whose run is closed, or will be, is opened again, and
+ * records why it is not open.
+ */
+extern void weir_members_put_aside(WeirWorker *worker, WeirMember *member,
+								   const ErrorData *error, bool needs_person);
 
 /* Folds a batch into a run; if it fails, it is put aside. */
 extern void weir_members_fold(WeirWorker *worker, WeirRun *run,
@@ -90,12 +124,6 @@ extern void weir_members_fold(WeirWorker *worker, WeirRun *run,
  */
 extern void weir_members_stall(WeirWorker *worker, WeirRun *run,
 							   const ErrorData *error, XLogRecPtr before);
-
-/*
- * Closes runs that were fed in another life of the slot than this, to be opened
- * again from what they have committed.
- */
-extern void weir_members_reopen(WeirWorker *worker, int64 life);
 
 /* Records a stall or its end (NULL), if that can be done. */
 extern void weir_members_record_stall(WeirMember *member,
@@ -111,11 +139,5 @@ extern void weir_members_fail_commit(WeirWorker *worker, WeirRun *run,
 
 /* Puts aside runs that have asked to stop and have nothing uncommitted. */
 extern void weir_members_stop(WeirWorker *worker);
-
-extern WeirFeed *weir_members_feed(WeirWorker *worker, WeirRun *run);
-extern void weir_members_update_ends(WeirWorker *worker, WeirRun *run);
-extern void weir_members_merge_feeds(WeirWorker *worker);
-extern void weir_members_answer_waits(WeirWorker *worker);
-extern void weir_members_apply_settings(WeirWorker *worker, List *settings);
 
 #endif							/* WEIR_MEMBERS_H */

@@ -10,6 +10,7 @@
 
 #include "weir.h"
 #include "port/atomics.h"
+#include "postmaster/bgworker.h"
 #include "storage/condition_variable.h"
 #include "storage/dsm.h"
 #include "storage/latch.h"
@@ -161,5 +162,13 @@ extern WeirSlot *weir_slot_of(Oid database, Oid stream);
 
 /* weir_launcher.c */
 extern void weir_launcher_install(void);
+
+/*
+ * Fills in what a process of ours is to be registered with: the C function that
+ * it runs, what it is called, and that nobody starts it again.
+ */
+extern void weir_describe_process(BackgroundWorker *process,
+								  const char *function, const char *type,
+								  const char *name);
 
 #endif							/* WEIR_SHARED_H */

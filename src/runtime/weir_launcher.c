@@ -116,6 +116,20 @@ must_stay_away(Oid database)
 	return away;
 }
 
+void
+weir_describe_process(BackgroundWorker *process, const char *function,
+					  const char *type, const char *name)
+{
+	memset(process, 0, sizeof(*process));
+	process->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	process->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	process->bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(process->bgw_library_name, BGW_MAXLEN, "pg_weir");
+	snprintf(process->bgw_function_name, BGW_MAXLEN, "%s", function);
+	snprintf(process->bgw_name, BGW_MAXLEN, "%s", name);
+	snprintf(process->bgw_type, BGW_MAXLEN, "%s", type);
+}
+
 static bool
 start_worker(const char *name, WeirWorkerArgs *args,
 			 BackgroundWorkerHandle **handle)
@@ -124,14 +138,7 @@ start_worker(const char *name, WeirWorkerArgs *args,
 	MemoryContext old;
 	bool		started;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "pg_weir");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "weir_worker_main");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "%s", name);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_weir worker");
+	weir_describe_process(&worker, "weir_worker_main", "pg_weir worker", name);
 	memcpy(worker.bgw_extra, args, sizeof(*args));
 	worker.bgw_notify_pid = MyProcPid;
 	/* the handle outlives the turn */
@@ -408,13 +415,8 @@ weir_launcher_install(void)
 
 	if (IsBinaryUpgrade)
 		return;
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	weir_describe_process(&worker, "weir_launcher_main", "pg_weir launcher",
+						  "pg_weir launcher");
 	worker.bgw_restart_time = 5;
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "pg_weir");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "weir_launcher_main");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_weir launcher");
-	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_weir launcher");
 	RegisterBackgroundWorker(&worker);
 }

@@ -6,8 +6,8 @@
  * One worker serves all views that read one stream of one database.  Start
  * reading at weir_worker_main(), at the end: the loop is the system in a page.
  * The parts are in the files beside it: feed.c polls and decodes, fold.c folds,
- * weir_commit.c commits; members.c says which views there are, opens them, and
- * keeps those that have failed waiting.
+ * weir_commit.c commits; members.c says which views there are and opens them;
+ * member_failures.c keeps those that have failed waiting.
  *
  * No transaction is open while the worker waits.  A turn that read something
  * runs in a transaction of its own, without an XID; results are written in

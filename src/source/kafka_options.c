@@ -20,6 +20,9 @@
  * So a SASL protocol without a mechanism is refused, and only mechanisms that
  * use the mapping's own name and password are accepted.
  *
+ * Whether a value makes sense is asked of librdkafka, where the option is one of
+ * its properties, and of kafka_option_values.c.
+ *
  * What this file cannot see: a validator gets one catalog's options at a
  * time, so that a csv delimiter on a json table, or a `path` that two columns
  * share, is found by the decoder (weir_decoder_check).
@@ -27,8 +30,6 @@
  *-------------------------------------------------------------------------
  */
 #include "source/kafka_options.h"
-
-#include <ctype.h>
 
 #include "access/htup_details.h"
 #include "access/reloptions.h"
@@ -44,18 +45,11 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 #include "utils/varlena.h"
 
 /* Fifteen seconds: longer than a broker's restart, shorter than patience. */
 #define DEFAULT_TIMEOUT_MS 15000
-#define MIN_TIMEOUT_MS 100
-#define MAX_TIMEOUT_MS (60 * 60 * 1000)
-
-/* Kafka's own limit on the name of a topic. */
-#define MAX_TOPIC_LEN 249
 
 /* Where an option may stand. */
 #define ON_SERVER	0x01
@@ -139,17 +133,7 @@ PG_FUNCTION_INFO_V1(weir_kafka_property_names);
 
 static const KafkaOption *find_option(const char *name, int where);
 weir_noreturn static void refuse_option(const char *name, int where);
-static void check_option(const KafkaOption *option, const char *value);
 static void check_property(const KafkaOption *option, const char *value);
-static void check_topic(const char *topic);
-static void check_one_of(const char *name, const char *value,
-						 const char *const *choices);
-static void check_one_byte(const char *name, const char *value);
-static void check_pem(const char *name, const char *value);
-static int	parse_timeout(const char *value);
-static char **parse_hosts(const char *value, int *n_hosts);
-static void check_bootstrap(const char *servers, char **hosts, int n_hosts);
-static const char *get_option(List *options, const char *name);
 static List *mapping_options(Oid user_id, Oid server_id);
 static void add_properties(WeirKafkaTarget *target, List *options, int where);
 static bool set_property(rd_kafka_conf_t *conf, const char *name,
@@ -195,14 +179,16 @@ weir_kafka_fdw_validator(PG_FUNCTION_ARGS)
 
 		if (option == NULL)
 			refuse_option(def->defname, where);
-		check_option(option, defGetString(def));
+		weir_kafka_check_value(option->name, defGetString(def));
+		if (option->property != NULL)
+			check_property(option, defGetString(def));
 	}
 
 	if (where == ON_SERVER)
 	{
-		const char *servers = get_option(options, "bootstrap_servers");
-		const char *protocol = get_option(options, "security_protocol");
-		const char *allowed = get_option(options, "allowed_hosts");
+		const char *servers = weir_foreign_option(options, "bootstrap_servers");
+		const char *protocol = weir_foreign_option(options, "security_protocol");
+		const char *allowed = weir_foreign_option(options, "allowed_hosts");
 		char	  **hosts = NULL;
 		int			n_hosts = 0;
 
@@ -212,25 +198,25 @@ weir_kafka_fdw_validator(PG_FUNCTION_ARGS)
 					 errmsg("option \"bootstrap_servers\" is required"),
 					 errhint("Name one or more brokers, as in OPTIONS (bootstrap_servers 'host1:9092,host2:9092').")));
 		if (allowed != NULL)
-			hosts = parse_hosts(allowed, &n_hosts);
-		check_bootstrap(servers, hosts, n_hosts);
+			hosts = weir_kafka_parse_hosts(allowed, &n_hosts);
+		weir_kafka_check_bootstrap(servers, hosts, n_hosts);
 
 		/* the default mechanism would run kinit: see the top of this file */
 		if (protocol != NULL && pg_strncasecmp(protocol, "sasl", 4) == 0 &&
-			get_option(options, "sasl_mechanism") == NULL)
+			weir_foreign_option(options, "sasl_mechanism") == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("option \"sasl_mechanism\" is required with security protocol \"%s\"",
 							protocol),
 					 errhint("Valid values are: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512.")));
 	}
-	else if (where == ON_TABLE && get_option(options, "topic") == NULL)
+	else if (where == ON_TABLE && weir_foreign_option(options, "topic") == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("option \"topic\" is required"),
 				 errhint("Name the topic that the table reads, as in OPTIONS (topic 'clicks').")));
-	else if (where == ON_COLUMN && get_option(options, "path") != NULL &&
-			 get_option(options, "metadata") != NULL)
+	else if (where == ON_COLUMN && weir_foreign_option(options, "path") != NULL &&
+			 weir_foreign_option(options, "metadata") != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options \"path\" and \"metadata\" exclude each other"),
@@ -351,64 +337,6 @@ refuse_option(const char *name, int where)
 			 errhint("%s", hint)));
 }
 
-/* Checks one option's value by itself. */
-static void
-check_option(const KafkaOption *option, const char *value)
-{
-	static const char *const formats[] = {"json", "csv", "text", "bytes", NULL};
-	static const char *const errors[] = {"raise", "skip", NULL};
-	static const char *const metadata[] = {"key", "partition", "offset",
-	"timestamp", "headers", NULL};
-	static const char *const mechanisms[] = {"PLAIN", "SCRAM-SHA-256",
-	"SCRAM-SHA-512", NULL};
-	const char *name = option->name;
-	int			n;
-
-	if (strcmp(name, "topic") == 0)
-		check_topic(value);
-	else if (strcmp(name, "format") == 0)
-		check_one_of(name, value, formats);
-	else if (strcmp(name, "scan_errors") == 0)
-		check_one_of(name, value, errors);
-	else if (strcmp(name, "metadata") == 0)
-		check_one_of(name, value, metadata);
-	else if (strcmp(name, "sasl_mechanism") == 0)
-		check_one_of(name, value, mechanisms);
-	else if (strcmp(name, "timeout") == 0)
-		(void) parse_timeout(value);
-	else if (strcmp(name, "allowed_hosts") == 0)
-		(void) parse_hosts(value, &n);
-	else if (strcmp(name, "delimiter") == 0 || strcmp(name, "quote") == 0 ||
-			 strcmp(name, "escape") == 0)
-		check_one_byte(name, value);
-	else if (strcmp(name, "use_remote_estimate") == 0)
-	{
-		bool		flag;
-
-		if (!parse_bool(value, &flag))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
-					 errhint("Valid values are: true, false.")));
-	}
-	else if (strcmp(name, "path") == 0)
-	{
-		size_t		len = strlen(value);
-
-		if (len == 0 || value[0] == '.' || value[len - 1] == '.' ||
-			strstr(value, "..") != NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid value for option \"path\": \"%s\"", value),
-					 errhint("A path is names separated by dots, as in 'geo.country'.")));
-	}
-	else if (strstr(name, "_pem") != NULL)
-		check_pem(name, value);
-
-	if (option->property != NULL)
-		check_property(option, value);
-}
-
 /*
  * Lets librdkafka judge a value, on a configuration that is thrown away.
  * Its words may repeat the value, so secrets get words of ours.
@@ -439,242 +367,6 @@ check_property(const KafkaOption *option, const char *value)
 			 errmsg("invalid value for option \"%s\": \"%s\"",
 					option->name, value),
 			 errdetail("The Kafka client says: %s", error)));
-}
-
-static void
-check_topic(const char *topic)
-{
-	size_t		len = strlen(topic);
-
-	if (len == 0 || len > MAX_TOPIC_LEN ||
-		strspn(topic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != len ||
-		strcmp(topic, ".") == 0 || strcmp(topic, "..") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for option \"topic\": \"%s\"", topic),
-				 errhint("A topic's name has 1 to %d letters, digits, dots, underscores and hyphens.",
-						 MAX_TOPIC_LEN)));
-}
-
-static void
-check_one_of(const char *name, const char *value, const char *const *choices)
-{
-	StringInfoData valid;
-
-	initStringInfo(&valid);
-	for (int i = 0; choices[i] != NULL; i++)
-	{
-		if (strcmp(value, choices[i]) == 0)
-			return;
-		appendStringInfo(&valid, "%s%s", i ? ", " : "", choices[i]);
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
-			 errhint("Valid values are: %s.", valid.data)));
-}
-
-/* As COPY demands of its own options of these names. */
-static void
-check_one_byte(const char *name, const char *value)
-{
-	if (strlen(value) != 1 || value[0] == '\n' || value[0] == '\r')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
-				 errhint("It must be a single one-byte character other than a line end.")));
-}
-
-/*
- * A file name in place of a PEM text would fail later anyway, and without
- * opening the file; saying so at DDL is kinder.  The value is not repeated.
- */
-static void
-check_pem(const char *name, const char *value)
-{
-	while (isspace((unsigned char) *value))
-		value++;
-	if (strncmp(value, "-----BEGIN ", 11) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for option \"%s\"", name),
-				 errhint("Give the text of the PEM file, beginning with -----BEGIN; file names are not accepted.")));
-}
-
-/*
- * A number of milliseconds, a setting's notation ('15s', '2 min') or an
- * interval; returns milliseconds.
- */
-static int
-parse_timeout(const char *value)
-{
-	volatile double ms = -1;
-	int			parsed;
-
-	if (parse_int(value, &parsed, GUC_UNIT_MS, NULL))
-		ms = parsed;
-	else
-	{
-		MemoryContext caller = CurrentMemoryContext;
-
-		/* any complaint is replaced by the one below, also a raised one */
-		PG_TRY();
-		{
-			Interval   *interval =
-				DatumGetIntervalP(DirectFunctionCall3(interval_in,
-													  CStringGetDatum(value),
-													  ObjectIdGetDatum(InvalidOid),
-													  Int32GetDatum(-1)));
-
-			if (interval->month == 0 && interval->day == 0)
-				ms = interval->time / 1000.0;
-		}
-		PG_CATCH();
-		{
-			MemoryContextSwitchTo(caller);
-			FlushErrorState();
-		}
-		PG_END_TRY();
-	}
-
-	if (ms < MIN_TIMEOUT_MS || ms > MAX_TIMEOUT_MS)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for option \"timeout\": \"%s\"", value),
-				 errhint("Give milliseconds or an interval between 100 ms and 1 hour.")));
-	return (int) ms;
-}
-
-/*
- * 'kafka1, kafka2:9092, *.example.com': hosts, hosts with a port, and
- * suffixes that begin at a dot.
- */
-static char **
-parse_hosts(const char *value, int *n_hosts)
-{
-	char	   *copy = pstrdup(value);
-	char	  **hosts = palloc(sizeof(char *) * (strlen(value) + 1));
-	char	   *save = NULL;
-	char	   *host;
-	int			n = 0;
-
-	for (host = strtok_r(copy, ", \t\n", &save); host != NULL;
-		 host = strtok_r(NULL, ", \t\n", &save))
-	{
-		if (strchr(host, '*') != NULL &&
-			(strncmp(host, "*.", 2) != 0 || strchr(host + 1, '*') != NULL))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid value for option \"allowed_hosts\": \"%s\"", value),
-					 errhint("Give hosts, host:port pairs or suffixes such as '*.example.com', separated by commas.")));
-		hosts[n++] = host;
-	}
-	if (n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("option \"allowed_hosts\" names no host"),
-				 errhint("Drop the option to allow every host.")));
-	*n_hosts = n;
-	return hosts;
-}
-
-/*
- * Runs in librdkafka's threads too: no palloc, no ereport, no locale.
- */
-bool
-weir_kafka_host_allowed(char **hosts, int n_hosts,
-						const char *host, const char *port)
-{
-	size_t		len = strlen(host);
-
-	for (int i = 0; i < n_hosts; i++)
-	{
-		const char *allowed = hosts[i];
-		const char *colon = strrchr(allowed, ':');
-		size_t		allowed_len = strlen(allowed);
-
-		/* one colon parts host and port; more are an IPv6 address */
-		if (colon != NULL && strchr(allowed, ':') == colon)
-		{
-			if (port == NULL || strcmp(colon + 1, port) != 0)
-				continue;
-			allowed_len = colon - allowed;
-		}
-		if (allowed[0] == '*')
-		{
-			if (len >= allowed_len &&
-				pg_strncasecmp(host + len - (allowed_len - 1), allowed + 1,
-							   allowed_len - 1) == 0)
-				return true;
-		}
-		else if (len == allowed_len &&
-				 pg_strncasecmp(host, allowed, len) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* Each bootstrap server must be on the list, if there is one. */
-static void
-check_bootstrap(const char *servers, char **hosts, int n_hosts)
-{
-	char	   *copy = pstrdup(servers);
-	char	   *save = NULL;
-	char	   *server;
-	int			n = 0;
-
-	for (server = strtok_r(copy, ", \t\n", &save); server != NULL;
-		 server = strtok_r(NULL, ", \t\n", &save))
-	{
-		char	   *host = strstr(server, "://");
-		char	   *port;
-
-		n++;
-		host = host ? host + 3 : server;
-		port = strrchr(host, ':');
-		if (host[0] == '[' && strchr(host, ']') != NULL)
-		{
-			char	   *close = strchr(++host, ']');
-
-			port = (close[1] == ':') ? close + 1 : NULL;
-			*close = '\0';
-		}
-		if (port != NULL)
-			*port++ = '\0';
-		if (host[0] == '\0')
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid value for option \"bootstrap_servers\": \"%s\"",
-							servers),
-					 errhint("Give host:port pairs separated by commas.")));
-		if (hosts != NULL &&
-			!weir_kafka_host_allowed(hosts, n_hosts, host, port ? port : "9092"))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("bootstrap server \"%s\" is not one of the allowed hosts",
-							host),
-					 errhint("Add it to the option \"allowed_hosts\", which the addresses that brokers advertise must obey as well.")));
-	}
-	if (n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("option \"bootstrap_servers\" names no broker"),
-				 errhint("Give host:port pairs separated by commas.")));
-}
-
-static const char *
-get_option(List *options, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, options)
-	{
-		DefElem    *def = (DefElem *) lfirst(lc);
-
-		if (strcmp(def->defname, name) == 0)
-			return defGetString(def);
-	}
-	return NULL;
 }
 
 /*
@@ -720,24 +412,24 @@ weir_kafka_target(Oid foreign_table, Oid user_id)
 	target->timeout_ms = DEFAULT_TIMEOUT_MS;
 
 	/* a dump may be restored without validation: check again what we need */
-	value = get_option(table->options, "topic");
+	value = weir_foreign_option(table->options, "topic");
 	if (value == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("option \"topic\" is required"),
 				 errhint("Name the topic that the table reads, as in OPTIONS (topic 'clicks').")));
-	check_topic(value);
+	weir_kafka_check_topic(value);
 	target->topic = pstrdup(value);
 
-	if ((value = get_option(server->options, "timeout")) != NULL)
-		target->timeout_ms = parse_timeout(value);
-	if ((value = get_option(server->options, "allowed_hosts")) != NULL)
-		target->allowed_hosts = parse_hosts(value, &target->n_allowed_hosts);
-	value = get_option(table->options, "scan_errors");
+	if ((value = weir_foreign_option(server->options, "timeout")) != NULL)
+		target->timeout_ms = weir_kafka_parse_timeout(value);
+	if ((value = weir_foreign_option(server->options, "allowed_hosts")) != NULL)
+		target->allowed_hosts = weir_kafka_parse_hosts(value, &target->n_allowed_hosts);
+	value = weir_foreign_option(table->options, "scan_errors");
 	target->skip_errors = (value != NULL && strcmp(value, "skip") == 0);
-	value = get_option(table->options, "use_remote_estimate");
+	value = weir_foreign_option(table->options, "use_remote_estimate");
 	if (value == NULL)
-		value = get_option(server->options, "use_remote_estimate");
+		value = weir_foreign_option(server->options, "use_remote_estimate");
 	if (value != NULL)
 		(void) parse_bool(value, &target->use_remote_estimate);
 

@@ -47,6 +47,31 @@ extern WeirKafkaTarget *weir_kafka_target(Oid foreign_table, Oid user_id);
 extern rd_kafka_conf_t *weir_kafka_conf(const WeirKafkaTarget *target,
 										rd_kafka_type_t type);
 
+/*
+ * kafka_option_values.c.  What they refuse is an error 22023.
+ */
+
+/* Does the value make sense for the option of that name, by itself? */
+extern void weir_kafka_check_value(const char *name, const char *value);
+
+extern void weir_kafka_check_topic(const char *topic);
+
+/*
+ * A number of milliseconds, a setting's notation ('15s', '2 min') or an
+ * interval; returns milliseconds.
+ */
+extern int	weir_kafka_parse_timeout(const char *value);
+
+/*
+ * 'kafka1, kafka2:9092, *.example.com': hosts, hosts with a port, and
+ * suffixes that begin at a dot.
+ */
+extern char **weir_kafka_parse_hosts(const char *value, int *n_hosts);
+
+/* Each bootstrap server must be on the list, if there is one. */
+extern void weir_kafka_check_bootstrap(const char *servers, char **hosts,
+									   int n_hosts);
+
 /* True when host is on the list; callable from any thread. */
 extern bool weir_kafka_host_allowed(char **hosts, int n_hosts,
 									const char *host, const char *port);

@@ -3,7 +3,8 @@
  * wal_reader.h
  *	  What the files that read the WAL share.
  *
- *		wal_reader.c	decodes; inside of decoding it calls
+ *		wal_reader.c	decodes; inside of decoding it has called
+ *		wal_tell.c		what decoding tells, which asks
  *		wal_shapes.c	which changes are wanted, and what their columns mean
  *		wal_leaves.c	what has become of the watched relations themselves
  *		wal_buffer.c	keeps what was decoded, until it is taken out
@@ -14,6 +15,8 @@
 #define WEIR_WAL_READER_H
 
 #include "source/changes.h"
+#include "access/xlogutils.h"
+#include "replication/logical.h"
 #include "replication/reorderbuffer.h"
 #include "utils/rel.h"
 
@@ -179,5 +182,43 @@ extern void weir_wal_look(WalShapes *shapes, ReorderBufferTXN *txn,
 
 /* At the beginning of one: finds the parts that are not known. */
 extern void weir_wal_look_first(WalShapes *shapes);
+
+/* ---- wal_reader.c ---- */
+
+/* The commits that weir_wal_has_told() remembers. */
+#define TOLD_XIDS 65536
+
+struct WeirWalReader
+{
+	MemoryContext mcxt;
+	LogicalDecodingContext *decoding;
+	ReadLocalXLogPageNoWaitPrivate end_of_wal;
+	WalShapes  *shapes;
+	WalBuffer  *buffer;
+	Oid			definitions;	/* weir_data.views */
+
+	XLogRecPtr	start;			/* commits that end here or before are known */
+	XLogRecPtr	position;
+	TransactionId ddl_xid;
+
+	/* what 17 makes us wait for, see weir_wal_confirm() */
+	XLogRecPtr	waiting;
+	XLogRecPtr	waits_for;
+
+	/* the transaction being told */
+	bool		known;			/* skip it */
+	bool		defines;		/* it touched weir_data.views */
+	WeirTransaction *txn;		/* NULL: nothing of interest yet */
+	MemoryContext scratch;		/* reset at its beginning */
+	List	   *touched;		/* of WalTouched, if it changed definitions */
+
+	uint32		n_told;
+	TransactionId told[TOLD_XIDS];	/* a ring */
+};
+
+/* ---- wal_tell.c ---- */
+
+/* The context's private data is the reader. */
+extern void weir_wal_set_callbacks(LogicalDecodingContext *ctx);
 
 #endif							/* WEIR_WAL_READER_H */

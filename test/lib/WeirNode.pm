@@ -143,6 +143,22 @@ sub _try
 	return ($rc, $out, $err);
 }
 
+# patient_psql(sql, seconds = 60): what it answers, from a server that may just be
+# going down or coming back; then once more.
+sub patient_psql
+{
+	my ($self, $sql, $seconds) = @_;
+	my $deadline = time + (defined $seconds ? $seconds : 60);
+	while (1)
+	{
+		my ($rc, $out, $err) = $self->_try($sql);
+		return $out if $rc == 0;
+		die "$err\nfrom: $sql" if time > $deadline || $err !~
+		  /terminating connection|server closed|not yet accepting|starting up|shutting down|in recovery mode|could not connect|connection to server/;
+		sleep 0.1;
+	}
+}
+
 # error_of(sql, dbname = 'postgres'): "57014: message" of what it raises, or ''
 sub error_of
 {
@@ -227,6 +243,38 @@ sub crash_server
 	$self->wait_gone($postmaster, @children);
 	$self->{_pid} = undef;
 	$self->start unless $param{no_start};
+	return;
+}
+
+# set_fault('point:action:n'), set_fault('') takes it back.  For a postmaster that
+# may be dead or restarting: no SQL, no pg_ctl.  The node's configuration has
+# include_if_exists = 'fault.conf'.
+sub set_fault
+{
+	my ($self, $fault) = @_;
+	my $file = $self->data_dir . '/fault.conf';
+	open my $fh, '>', $file or die "$file: $!";
+	print $fh "weir.fault = '$fault'\n";
+	close $fh;
+	kill 'HUP', $self->{_pid} if $self->{_pid};
+	return;
+}
+
+# revive(): after a fault has ended the postmaster.  Until a child of a postmaster
+# that was killed has noticed, the new one is refused.
+sub revive
+{
+	my ($self) = @_;
+	my $deadline = time + 60;
+	$self->wait_gone($self->{_pid}) if $self->{_pid};
+	$self->{_pid} = undef;
+	until ($self->start(fail_ok => 1))
+	{
+		BAIL_OUT('the server does not start') if time > $deadline;
+		sleep 0.2;
+		# a start that failed has read the pid of the dead one
+		$self->{_pid} = undef;
+	}
 	return;
 }
 

@@ -147,6 +147,23 @@ sub tell
 	return;
 }
 
+# section(name, code): a part of a test that goes on where another has failed.
+# Sections named on the command line run alone, for those who look for something.
+sub section
+{
+	my ($self, $name, $code) = @_;
+	return if @ARGV && !grep { index($name, $_) >= 0 } @ARGV;
+	my $started = time;
+	if (!eval { $code->(); 1 })
+	{
+		fail("$name: it comes to its end");
+		diag($@);
+		$self->tell;
+	}
+	note(sprintf '%s: %.1f s', $name, time - $started);
+	return;
+}
+
 # state_of(name): 'running', 'stalled 55000', ...
 sub state_of
 {

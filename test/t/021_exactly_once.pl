@@ -57,20 +57,7 @@ $node->start;
 create_kafka($node, $broker);
 $broker->create_topic('events', $partitions);
 
-# The server may just be going down or coming back; then once more.
-sub sql
-{
-	my ($sql) = @_;
-	my $deadline = time + 60;
-	while (1)
-	{
-		my ($rc, $out, $err) = $node->_try($sql);
-		return $out if $rc == 0;
-		die "$err\nfrom: $sql" if time > $deadline || $err !~
-		  /terminating connection|server closed|not yet accepting|starting up|shutting down|in recovery mode|could not connect|connection to server/;
-		sleep 0.1;
-	}
-}
+sub sql { return $node->patient_psql($_[0]) }
 
 # ------------------------------------------------------------- messages
 
@@ -280,34 +267,6 @@ EOF2
 
 # ------------------------------------------------------------- faults
 
-my $fault_file = $node->data_dir . '/fault.conf';
-
-# For a postmaster that may be dead or restarting: no SQL, no pg_ctl.
-sub set_fault
-{
-	my ($fault) = @_;
-	open my $fh, '>', $fault_file or die "$fault_file: $!";
-	print $fh "weir.fault = '$fault'\n";
-	close $fh;
-	kill 'HUP', $node->{_pid} if $node->{_pid};
-}
-
-# Until a child of a postmaster that was killed has noticed, the new one is refused.
-sub revive
-{
-	my $deadline = time + 60;
-	$node->wait_gone($node->{_pid}) if $node->{_pid};
-	$node->{_pid} = undef;
-	until ($node->start(fail_ok => 1))
-	{
-		BAIL_OUT('the server does not start') if time > $deadline;
-		sleep 0.2;
-
-		# a start that failed has read the pid of the dead one
-		$node->{_pid} = undef;
-	}
-}
-
 my %fired;
 
 # Produces a chunk and lets an event happen to it.
@@ -323,7 +282,7 @@ sub live_through
 	open my $fh, '<', $file or die $!;
 	my @lines = <$fh>;
 	close $fh;
-	set_fault($fault) if $fault;
+	$node->set_fault($fault) if $fault;
 
 	# Over several commits, so that a point is reached more than once.  As soon as
 	# the fault has fired it is taken back: whoever comes next counts anew.
@@ -333,8 +292,8 @@ sub live_through
 	my $look = sub {
 		return if !$fault || $found;
 		$found = slurp_file($node->logfile, $seen) =~ /fault point \Q$point\E: $action/ or return;
-		set_fault('');
-		revive() if $action eq 'crash';
+		$node->set_fault('');
+		$node->revive if $action eq 'crash';
 	};
 	while (my @some = splice @lines, 0, $step)
 	{
@@ -352,7 +311,7 @@ sub live_through
 		}
 		$fired{"$point $action"}++ if $found;
 		diag("$fault has not fired") unless $found;
-		set_fault('');
+		$node->set_fault('');
 	}
 	else
 	{

@@ -8,7 +8,7 @@ use warnings;
 
 use IPC::Run ();
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(sleep);
 use PostgreSQL::Test::Utils;
 use WeirNode;
 use WeirOracle;
@@ -30,20 +30,11 @@ my $oracle = WeirOracle->new($node, timeout => '20 s');
 sub sql { return $node->safe_psql('postgres', @_) }
 sub error_of { return $node->error_of(@_) }
 
-# Sections named on the command line alone, for those who look for something.
+# Each has its own tables and views
 sub section
 {
-	my ($name, $code) = @_;
-	return if @ARGV && !grep { index($name, $_) >= 0 } @ARGV;
-	my $started = time;
-	if (!eval { $code->(); 1 })
-	{
-		fail("$name: it comes to its end");
-		diag($@);
-		$oracle->tell;
-	}
+	$oracle->section(@_);
 	$oracle->forget($oracle->names);
-	note(sprintf '%s: %.1f s', $name, time - $started);
 }
 
 # each(view names, what => SQL, ...): after each step all of them are exact

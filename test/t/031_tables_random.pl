@@ -75,22 +75,8 @@ $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION pg_weir');
 my $oracle = WeirOracle->new($node, timeout => '60 s');
 
-# The server may just be going down or coming back; then once more.
-my $going = qr/terminating connection|server closed|not yet accepting|starting up|shutting down|in recovery mode|could not connect|connection to server/;
-
 our $patience = 60;
-sub sql
-{
-	my ($sql) = @_;
-	my $deadline = time + $patience;
-	while (1)
-	{
-		my ($rc, $out, $err) = $node->_try($sql);
-		return $out if $rc == 0;
-		die "$err\nfrom: $sql" if time > $deadline || $err !~ $going;
-		sleep 0.1;
-	}
-}
+sub sql { return $node->patient_psql($_[0], $patience) }
 
 sql(<<'EOF2');
 CREATE TABLE orders (id int PRIMARY KEY, k text, cat int, amount numeric, n int, f float8, ts timestamptz, note text);
@@ -305,33 +291,6 @@ sub writing { return grep { $_->{run}->pumpable && eval { $_->{run}->pump_nb; 1 
 
 # ------------------------------------------------------------- faults
 
-my $fault_file = $node->data_dir . '/fault.conf';
-
-# For a postmaster that may be dead or restarting: no SQL, no pg_ctl.
-sub set_fault
-{
-	my ($fault) = @_;
-	open my $fh, '>', $fault_file or die "$fault_file: $!";
-	print $fh "weir.fault = '$fault'\n";
-	close $fh;
-	kill 'HUP', $node->{_pid} if $node->{_pid};
-}
-
-# Until a child of a postmaster that was killed has noticed, the new one is refused.
-sub revive
-{
-	my $deadline = time + 60;
-	$node->wait_gone($node->{_pid}) if $node->{_pid};
-	$node->{_pid} = undef;
-	until ($node->start(fail_ok => 1))
-	{
-		BAIL_OUT('the server does not start') if time > $deadline;
-		sleep 0.2;
-		# a start that failed has read the pid of the dead one
-		$node->{_pid} = undef;
-	}
-}
-
 my %fired;
 my $seen;
 
@@ -339,8 +298,8 @@ sub look_for
 {
 	my ($point, $action) = @_;
 	slurp_file($node->logfile, $seen) =~ /fault point \Q$point\E: $action/ or return 0;
-	set_fault('');
-	revive() if $action eq 'crash';
+	$node->set_fault('');
+	$node->revive if $action eq 'crash';
 	return 1;
 }
 
@@ -384,7 +343,7 @@ sub live_through
 	my ($kind, $point, $action) = @$event;
 	my $held;
 	$seen = -s $node->logfile;
-	set_fault("$point:$action:1") if $kind eq 'fault';
+	$node->set_fault("$point:$action:1") if $kind eq 'fault';
 	$held = open_transaction() if $kind =~ /open/;
 	start_writers($long ? 80 : 50);
 	sleep rand 0.2;
@@ -406,7 +365,7 @@ sub live_through
 		}
 		$fired{"$point $action"}++ if $found;
 		diag("$point:$action has not fired") unless $found;
-		set_fault('');
+		$node->set_fault('');
 	}
 	elsif ($kind eq 'kill9') { sleep rand 0.5; $node->kill9_worker('postgres') }
 	elsif ($kind eq 'crash') { sleep rand 0.5; $node->crash_server }

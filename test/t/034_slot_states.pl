@@ -22,20 +22,7 @@ $node->safe_psql('postgres', 'CREATE EXTENSION pg_weir');
 my $oracle = WeirOracle->new($node, timeout => '30 s');
 sub sql { return $node->safe_psql('postgres', @_) }
 sub error_of { return $node->error_of(@_) }
-
-sub section
-{
-	my ($name, $code) = @_;
-	return if @ARGV && !grep { index($name, $_) >= 0 } @ARGV;
-	my $started = time;
-	if (!eval { $code->(); 1 })
-	{
-		fail("$name: it comes to its end");
-		diag($@);
-		$oracle->tell;
-	}
-	note(sprintf '%s: %.1f s', $name, time - $started);
-}
+sub section { return $oracle->section(@_) }
 
 my $name = 'pg_weir_' . sql('SELECT oid FROM pg_database WHERE datname = current_database()');
 my $slots = q{SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pg_weir%'};
@@ -234,16 +221,7 @@ section 'retained WAL', sub {
 
 # ------------------------------------------------------------- crashes in the middle of making one
 
-my $fault_file = $node->data_dir . '/fault.conf';
-sub set_fault
-{
-	my ($fault) = @_;
-	open my $fh, '>', $fault_file or die "$fault_file: $!";
-	print $fh "weir.fault = '$fault'\n";
-	close $fh;
-	kill 'HUP', $node->{_pid} if $node->{_pid};
-	sleep 0.2;
-}
+sub set_fault { $node->set_fault(@_); sleep 0.2 }
 
 section 'creation dies', sub {
 	fresh();
@@ -259,13 +237,7 @@ section 'creation dies', sub {
 			sleep 0.05 until slurp_file($node->logfile, $seen) =~ /fault point \Q$point\E: $action/ || time > $deadline;
 			cmp_ok(time, '<', $deadline, "$point:$action has fired");
 			set_fault('');
-			if ($action eq 'crash')
-			{
-				$node->wait_gone($node->{_pid});
-				$node->{_pid} = undef;
-				$deadline = time + 60;
-				until ($node->start(fail_ok => 1)) { die 'no start' if time > $deadline; sleep 0.2; $node->{_pid} = undef }
-			}
+			$node->revive if $action eq 'crash';
 			$node->wait_ready;
 			if ($action eq 'kill9')
 			{
