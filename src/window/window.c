@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
- * tumble.c
+ * window.c
  *	  weir.tumble: the one window of a fixed size that holds a timestamp.
  *
  * Two callers.  SQL calls weir.tumble(ts, size, origin, tz) in any query, and
  * the worker, which has the constant arguments from the plan, prepares a
- * WeirTumble once and asks weir_tumble_assign() for every row.  Both go through
+ * WeirWindow once and asks weir_tumble_assign() for every row.  Both go through
  * the same few lines, because a view must show what the query would show.
  *
  * Windows are the stretches between neighbouring edges, and edge number n is
@@ -19,7 +19,7 @@
  * '1 day' a calendar's.  Edges do not depend on the timestamp that is looked
  * up, so all rows agree on them, and windows neither overlap nor leave gaps.
  *
- * WeirTumble.origin is an instant for physical sizes and a local time for the
+ * WeirWindow.origin is an instant for physical sizes and a local time for the
  * calendar's.  By default it is 2000-01-03 00:00 on the clock of the zone, a
  * Monday, so that weeks begin on Mondays; for months 2000-01-01 00:00.
  *
@@ -66,22 +66,20 @@ typedef struct TumbleCall
 	bool		default_origin;
 	Timestamp	origin;
 	text	   *zone;			/* NULL without a zone */
-	WeirTumble	tumble;
+	WeirWindow	tumble;
 } TumbleCall;
 
-static void prepare(WeirTumble *tumble, const Interval *size,
+static void prepare(WeirWindow *tumble, const Interval *size,
 					const Timestamp *origin, const text *zone);
-static void classify_size(WeirTumble *tumble, const Interval *size);
-static void use_period(WeirTumble *tumble, int64 period, Timestamp origin);
-static bool assign_period(const WeirTumble *tumble, Timestamp ts,
-						  Timestamp *lower, Timestamp *upper);
-static bool assign_calendar(const WeirTumble *tumble, Timestamp ts,
+static void classify_size(WeirWindow *tumble, const Interval *size);
+static void use_period(WeirWindow *tumble, int64 period, Timestamp origin);
+static bool assign_calendar(const WeirWindow *tumble, Timestamp ts, int64 *pane,
 							Timestamp *lower, Timestamp *upper);
-static bool edge(const WeirTumble *tumble, int64 n, Timestamp *instant);
+static bool edge(const WeirWindow *tumble, int64 n, Timestamp *instant);
 static TumbleCall *call_cache(FunctionCallInfo fcinfo, bool with_zone);
 static bool same_arguments(const TumbleCall *call, const Interval *size,
 						   const Timestamp *origin, const text *zone);
-static Datum tumble_datum(WeirTumble *tumble, Timestamp ts);
+static Datum tumble_datum(WeirWindow *tumble, Timestamp ts);
 
 PG_FUNCTION_INFO_V1(weir_tumble_timestamptz);
 PG_FUNCTION_INFO_V1(weir_tumble_timestamp);
@@ -91,17 +89,17 @@ PG_FUNCTION_INFO_V1(weir_tumble_timestamp);
  * create functions in C, so whatever passes runs the code below, and a user's
  * own "tumble" in another schema does not.
  */
-bool
-weir_is_tumble(Oid funcid)
+WeirWindowKind
+weir_window_kind(Oid funcid)
 {
 	HeapTuple	tuple;
 	bool		result = false;
 
 	if (funcid < FirstNormalObjectId)
-		return false;
+		return WEIR_NO_WINDOW;
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
 	if (!HeapTupleIsValid(tuple))
-		return false;
+		return WEIR_NO_WINDOW;
 	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId)
 	{
 		bool		no_symbol;
@@ -121,7 +119,7 @@ weir_is_tumble(Oid funcid)
 		}
 	}
 	ReleaseSysCache(tuple);
-	return result;
+	return result ? WEIR_TUMBLE : WEIR_NO_WINDOW;
 }
 
 /*
@@ -129,7 +127,7 @@ weir_is_tumble(Oid funcid)
  * defaults in the places of arguments left out.
  */
 void
-weir_tumble_prepare(WeirTumble *tumble, FuncExpr *call)
+weir_window_prepare(WeirWindow *tumble, FuncExpr *call)
 {
 	bool		with_zone = (call->funcresulttype == TSTZRANGEOID);
 	Const	   *size;
@@ -169,13 +167,14 @@ weir_tumble_prepare(WeirTumble *tumble, FuncExpr *call)
  * origin is NULL for the default, zone for timestamps without one.
  */
 static void
-prepare(WeirTumble *tumble, const Interval *size, const Timestamp *origin,
+prepare(WeirWindow *tumble, const Interval *size, const Timestamp *origin,
 		const text *zone)
 {
 	int64		offset;
 	int64		period;
 
 	memset(tumble, 0, sizeof(*tumble));
+	tumble->kind = WEIR_TUMBLE;
 	tumble->with_zone = (zone != NULL);
 	tumble->range_type = lookup_type_cache(zone ? TSTZRANGEOID : TSRANGEOID,
 										   TYPECACHE_RANGE_INFO);
@@ -188,7 +187,7 @@ prepare(WeirTumble *tumble, const Interval *size, const Timestamp *origin,
 				 errmsg("origin of a window must be finite"),
 				 errhint("Leave the argument out for the default.")));
 
-	if (tumble->kind == WEIR_SIZE_PHYSICAL)
+	if (tumble->size_kind == WEIR_SIZE_PHYSICAL)
 	{
 		if (origin != NULL)
 			tumble->origin = *origin;
@@ -201,12 +200,12 @@ prepare(WeirTumble *tumble, const Interval *size, const Timestamp *origin,
 
 	if (origin != NULL)
 		tumble->origin = weir_local_time(*origin, tumble->zone);
-	else if (tumble->kind == WEIR_SIZE_DAYS)
+	else if (tumble->size_kind == WEIR_SIZE_DAYS)
 		tumble->origin = DEFAULT_ORIGIN;
 	else
 		tumble->origin = DEFAULT_ORIGIN_MONTHS;
 
-	if (tumble->kind == WEIR_SIZE_DAYS &&
+	if (tumble->size_kind == WEIR_SIZE_DAYS &&
 		weir_zone_is_fixed(tumble->zone, &offset) &&
 		!pg_mul_s64_overflow(tumble->size, USECS_PER_DAY, &period))
 		use_period(tumble, period, tumble->origin - offset);
@@ -214,7 +213,7 @@ prepare(WeirTumble *tumble, const Interval *size, const Timestamp *origin,
 
 /* Which fields of the interval are set decides what the size means. */
 static void
-classify_size(WeirTumble *tumble, const Interval *size)
+classify_size(WeirWindow *tumble, const Interval *size)
 {
 	int			fields = (size->month != 0) + (size->day != 0) + (size->time != 0);
 
@@ -234,17 +233,17 @@ classify_size(WeirTumble *tumble, const Interval *size)
 
 	if (size->month != 0)
 	{
-		tumble->kind = WEIR_SIZE_MONTHS;
+		tumble->size_kind = WEIR_SIZE_MONTHS;
 		tumble->size = size->month;
 	}
 	else if (size->day != 0)
 	{
-		tumble->kind = WEIR_SIZE_DAYS;
+		tumble->size_kind = WEIR_SIZE_DAYS;
 		tumble->size = size->day;
 	}
 	else
 	{
-		tumble->kind = WEIR_SIZE_PHYSICAL;
+		tumble->size_kind = WEIR_SIZE_PHYSICAL;
 		tumble->size = size->time;
 	}
 
@@ -260,60 +259,98 @@ classify_size(WeirTumble *tumble, const Interval *size)
  * and with it in [0, period) no difference below can overflow.
  */
 static void
-use_period(WeirTumble *tumble, int64 period, Timestamp origin)
+use_period(WeirWindow *tumble, int64 period, Timestamp origin)
 {
-	tumble->period = period;
-	tumble->phase = origin - weir_floor_div(origin, period) * period;
+	tumble->unit = period;
+	tumble->origin = origin - weir_floor_div(origin, period) * period;
 }
 
 /*
  * See window.h.  Rows come roughly in the order of their times, so most are in
- * the window of the row before.
+ * the pane of the row before.
  */
 bool
-weir_tumble_assign(WeirTumble *tumble, Timestamp ts,
-				   Timestamp *lower, Timestamp *upper)
+weir_pane_of(WeirWindow *window, Timestamp ts, int64 *pane)
 {
 	bool		found;
 
-	if (ts >= tumble->last_lower && ts < tumble->last_upper)
+	if (ts >= window->last_lower && ts < window->last_upper)
 	{
-		*lower = tumble->last_lower;
-		*upper = tumble->last_upper;
+		*pane = window->last_pane;
 		return true;
 	}
 	if (TIMESTAMP_NOT_FINITE(ts))
 		return false;
 
-	if (tumble->period != 0)
-		found = assign_period(tumble, ts, lower, upper);
+	if (window->unit != 0)
+	{
+		*pane = weir_floor_div(ts, window->unit);
+		if (ts - *pane * window->unit < window->origin)
+			(*pane)--;
+		found = weir_pane_bounds(window, *pane, &window->last_lower,
+								 &window->last_upper);
+	}
 	else
-		found = assign_calendar(tumble, ts, lower, upper);
+		found = assign_calendar(window, ts, pane, &window->last_lower,
+								&window->last_upper);
 
 	if (found)
-	{
-		tumble->last_lower = *lower;
-		tumble->last_upper = *upper;
-	}
+		window->last_pane = *pane;
+	else
+		window->last_lower = window->last_upper = 0;
 	return found;
 }
 
-static bool
-assign_period(const WeirTumble *tumble, Timestamp ts,
-			  Timestamp *lower, Timestamp *upper)
+bool
+weir_pane_bounds(const WeirWindow *window, int64 pane,
+				 Timestamp *lower, Timestamp *upper)
 {
-	int64		since;			/* the edge before ts */
-
-	since = ts % tumble->period;
-	if (since < 0)
-		since += tumble->period;
-	since -= tumble->phase;
-	if (since < 0)
-		since += tumble->period;
-
-	return !pg_sub_s64_overflow(ts, since, lower) &&
-		!pg_add_s64_overflow(*lower, tumble->period, upper) &&
+	if (window->unit == 0)
+		return edge(window, pane, lower) && edge(window, pane + 1, upper);
+	return !pg_mul_s64_overflow(pane, window->unit, lower) &&
+		!pg_add_s64_overflow(*lower, window->origin, lower) &&
+		!pg_add_s64_overflow(*lower, window->unit, upper) &&
 		IS_VALID_TIMESTAMP(*lower) && IS_VALID_TIMESTAMP(*upper);
+}
+
+void
+weir_windows_of(const WeirWindow *window, int64 pane,
+				int64 *first, int64 *last)
+{
+	*first = *last = pane;
+}
+
+bool
+weir_window_bounds(const WeirWindow *window, int64 number,
+				   Timestamp *lower, Timestamp *upper)
+{
+	return weir_pane_bounds(window, number, lower, upper);
+}
+
+void
+weir_panes_of(const WeirWindow *window, int64 number,
+			  int64 *first, int64 *last)
+{
+	*first = *last = number;
+}
+
+int64
+weir_holder_of(const WeirWindow *window, int64 number)
+{
+	return number;
+}
+
+bool
+weir_window_held_by(const WeirWindow *window, int64 pane, int64 *number)
+{
+	*number = pane;
+	return true;
+}
+
+const char *
+weir_window_name(WeirWindowKind kind)
+{
+	return "weir.tumble";
 }
 
 /*
@@ -322,14 +359,14 @@ assign_period(const WeirTumble *tumble, Timestamp ts,
  * the origin's, and while a clock that was set back repeats itself.
  */
 static bool
-assign_calendar(const WeirTumble *tumble, Timestamp ts,
+assign_calendar(const WeirWindow *tumble, Timestamp ts, int64 *pane,
 				Timestamp *lower, Timestamp *upper)
 {
 	Timestamp	local = weir_local_time(ts, tumble->zone);
 	int64		distance;
 	int64		n;
 
-	if (!(tumble->kind == WEIR_SIZE_DAYS ?
+	if (!(tumble->size_kind == WEIR_SIZE_DAYS ?
 		  weir_days_between(tumble->origin, local, &distance) :
 		  weir_months_between(tumble->origin, local, &distance)))
 		return false;
@@ -350,19 +387,20 @@ assign_calendar(const WeirTumble *tumble, Timestamp ts,
 		if (!edge(tumble, ++n + 1, upper))
 			return false;
 	}
+	*pane = n;
 	return true;
 }
 
 /* The instant of edge n, false if it is no valid timestamp. */
 static bool
-edge(const WeirTumble *tumble, int64 n, Timestamp *instant)
+edge(const WeirWindow *tumble, int64 n, Timestamp *instant)
 {
 	int64		distance;
 	Timestamp	local;
 
 	if (pg_mul_s64_overflow(n, tumble->size, &distance))
 		return false;
-	if (!(tumble->kind == WEIR_SIZE_DAYS ?
+	if (!(tumble->size_kind == WEIR_SIZE_DAYS ?
 		  weir_add_days(tumble->origin, distance, &local) :
 		  weir_add_months(tumble->origin, distance, &local)))
 		return false;
@@ -371,7 +409,7 @@ edge(const WeirTumble *tumble, int64 n, Timestamp *instant)
 
 /* See window.h. */
 Datum
-weir_window_range(const WeirTumble *tumble, Timestamp lower, Timestamp upper)
+weir_window_range(const WeirWindow *tumble, Timestamp lower, Timestamp upper)
 {
 	RangeBound	from = {0};
 	RangeBound	to = {0};
@@ -415,7 +453,7 @@ call_cache(FunctionCallInfo fcinfo, bool with_zone)
 	Timestamp	origin_value = 0;
 	Timestamp  *origin = NULL;
 	text	   *zone = NULL;
-	WeirTumble	tumble;
+	WeirWindow	tumble;
 
 	if (!PG_ARGISNULL(2))
 	{
@@ -471,17 +509,19 @@ same_arguments(const TumbleCall *call, const Interval *size,
 
 /* The window as SQL gets it, with an error where there is none. */
 static Datum
-tumble_datum(WeirTumble *tumble, Timestamp ts)
+tumble_datum(WeirWindow *tumble, Timestamp ts)
 {
 	Timestamp	lower;
 	Timestamp	upper;
+	int64		pane;
 
 	if (TIMESTAMP_NOT_FINITE(ts))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("an infinite timestamp is in no window"),
 				 errhint("Leave such rows out in WHERE with isfinite().")));
-	if (!weir_tumble_assign(tumble, ts, &lower, &upper))
+	if (!weir_pane_of(tumble, ts, &pane) ||
+		!weir_window_bounds(tumble, pane, &lower, &upper))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("window is out of range"),
