@@ -1,49 +1,63 @@
 /*-------------------------------------------------------------------------
  *
  * window.c
- *	  weir.tumble: the one window of a fixed size that holds a timestamp.
+ *	  The arithmetic of windows: edges, panes, and what holds what.
  *
- * Two callers.  SQL calls weir.tumble(ts, size, origin, tz) in any query, and
- * the worker, which has the constant arguments from the plan, prepares a
- * WeirWindow once and asks weir_tumble_assign() for every row.  Both go through
- * the same few lines, because a view must show what the query would show.
+ * Two callers.  The functions that SQL calls (window_functions.c) come with their
+ * arguments in any query, and the worker, which has the constant ones from the
+ * plan, makes a WeirWindow once and asks weir_pane_of() for every row.  Both go
+ * through the same few lines, because a view must show what the query would show.
  *
- * Windows are the stretches between neighbouring edges, and edge number n is
+ * All edges of all windows lie on one ladder, and edge number u is
  *
- *	 physical size		origin + n * size
- *	 days				the instant of  local origin + n * size days
- *	 months				the instant of  local origin + n * size months
+ *	 physical sizes		origin + u microseconds
+ *	 days				the instant of  local origin + u days
+ *	 months				the instant of  local origin + u months
  *
  * with local times and their instants as calendar.c defines them.  Only the
- * size decides which of the three it is: '24 hours' is a physical size, and
- * '1 day' a calendar's.  Edges do not depend on the timestamp that is looked
- * up, so all rows agree on them, and windows neither overlap nor leave gaps.
+ * sizes decide which of the three it is: '24 hours' is a physical size, and
+ * '1 day' a calendar's.  Windows and panes are pairs of edges:
+ *
+ *					window n						pane p
+ *	 tumble			[n size, (n + 1) size)			[p size, (p + 1) size)
+ *	 hop			[n slide, n slide + size)		[p slide, (p + 1) slide)
+ *		 or, when the size leaves a rest over whole slides, for p = 2 n, 2 n + 1
+ *													[n slide, n slide + rest)
+ *													[n slide + rest, (n + 1) slide)
+ *	 cumulate		[m size, (n + 1) step)			[p step, (p + 1) step)
+ *		 with m = n step / size, rounded down
+ *	 session		-								[p gap, (p + 1) gap)
+ *
+ * Edges do not depend on the timestamp that is looked up, so all rows agree on
+ * them; and they never decrease with u, so that which windows hold a pane can be
+ * said in numbers, without looking at a clock.
+ *
+ *			hop(ts, 3, 7): rest 1, whole 2
+ *
+ *	  edge	0   1       3   4       6   7       9  10
+ *	  pane	| 0 |   1   | 2 |   3   | 4 |   5   | 6 |
+ *	  win 0	|===========================|				panes 0 to 4
+ *	  win 1			    |===========================|	panes 2 to 6
  *
  * WeirWindow.origin is an instant for physical sizes and a local time for the
  * calendar's.  By default it is 2000-01-03 00:00 on the clock of the zone, a
- * Monday, so that weeks begin on Mondays; for months 2000-01-01 00:00.
+ * Monday, so that weeks begin on Mondays; for months 2000-01-01 00:00.  Of
+ * sessions the panes are nobody's business, and begin at 2000-01-01 in UTC.
  *
  * A zone whose clock never changes (UTC, the default) has days of 24 hours, and
  * so has a timestamp without a zone.  There days are computed like physical
  * sizes, with one division instead of a search.
  *
- * What is not here: sliding and growing windows, sessions, and whether a window
- * is closed.
+ * What is not here: whether a window is closed, and which rows make a session.
  *
  *-------------------------------------------------------------------------
  */
 #include "window/window.h"
 
-#include "access/htup_details.h"
-#include "access/transam.h"
-#include "catalog/pg_language.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
-#include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/rangetypes.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 #include "window/calendar.h"
@@ -52,218 +66,288 @@
 #define DEFAULT_ORIGIN (2 * USECS_PER_DAY)
 #define DEFAULT_ORIGIN_MONTHS INT64CONST(0)
 
-#define SYMBOL_WITH_ZONE "weir_tumble_timestamptz"
-#define SYMBOL_WITHOUT_ZONE "weir_tumble_timestamp"
-#define LIBRARY "$libdir/pg_weir"
-
 /*
- * What an SQL call keeps in fn_extra: the arguments that it was prepared for,
- * and the result.  Arguments are nearly always constants.
+ * Slides in a size.  Far beyond what is useful, and so little beside the range of
+ * int64 that sums of numbers of windows cannot overflow.
  */
-typedef struct TumbleCall
-{
-	Interval	size;
-	bool		default_origin;
-	Timestamp	origin;
-	text	   *zone;			/* NULL without a zone */
-	WeirWindow	tumble;
-} TumbleCall;
+#define MAX_WHOLE 1000000
 
-static void prepare(WeirWindow *tumble, const Interval *size,
-					const Timestamp *origin, const text *zone);
-static void classify_size(WeirWindow *tumble, const Interval *size);
-static void use_period(WeirWindow *tumble, int64 period, Timestamp origin);
-static bool assign_calendar(const WeirWindow *tumble, Timestamp ts, int64 *pane,
-							Timestamp *lower, Timestamp *upper);
-static bool edge(const WeirWindow *tumble, int64 n, Timestamp *instant);
-static TumbleCall *call_cache(FunctionCallInfo fcinfo, bool with_zone);
-static bool same_arguments(const TumbleCall *call, const Interval *size,
-						   const Timestamp *origin, const text *zone);
-static Datum tumble_datum(WeirWindow *tumble, Timestamp ts);
+static void take_sizes(WeirWindow *window, const WeirWindowArguments *arguments);
+static WeirSizeKind measure(const WeirWindow *window, const Interval *interval,
+							const char *noun, int64 *length);
+static void settle_kinds(WeirWindow *window, WeirSizeKind slide_kind,
+						 WeirSizeKind size_kind);
+static void measure_gap(WeirWindow *window, WeirSizeKind kind);
+static void divide_size(WeirWindow *window);
+static void place_origin(WeirWindow *window, const Timestamp *origin);
+static void use_period(WeirWindow *window, Timestamp origin);
+static void find_safe_stretch(WeirWindow *window);
+static bool find_by_division(const WeirWindow *window, Timestamp ts,
+							 int64 *pane, Timestamp *lower, Timestamp *upper);
+static bool find_by_calendar(const WeirWindow *window, Timestamp ts,
+							 int64 *pane, Timestamp *lower, Timestamp *upper);
+static bool edges_are_valid(const WeirWindow *window, int64 pane,
+							Timestamp lower, Timestamp upper);
+static bool raw_bounds(const WeirWindow *window, int64 number,
+					   Timestamp *lower, Timestamp *upper);
+static bool edge(const WeirWindow *window, int64 slides, int64 units,
+				 Timestamp *instant);
 
-PG_FUNCTION_INFO_V1(weir_tumble_timestamptz);
-PG_FUNCTION_INFO_V1(weir_tumble_timestamp);
+/* ---- making a window ---- */
 
-/*
- * Recognised by the library and the symbol, and not by name: only superusers
- * create functions in C, so whatever passes runs the code below, and a user's
- * own "tumble" in another schema does not.
- */
-WeirWindowKind
-weir_window_kind(Oid funcid)
-{
-	HeapTuple	tuple;
-	bool		result = false;
-
-	if (funcid < FirstNormalObjectId)
-		return WEIR_NO_WINDOW;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
-	if (!HeapTupleIsValid(tuple))
-		return WEIR_NO_WINDOW;
-	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId)
-	{
-		bool		no_symbol;
-		bool		no_library;
-		Datum		symbol;
-		Datum		library;
-
-		symbol = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &no_symbol);
-		library = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_probin, &no_library);
-		if (!no_symbol && !no_library)
-		{
-			char	   *name = TextDatumGetCString(symbol);
-
-			result = (strcmp(name, SYMBOL_WITH_ZONE) == 0 ||
-					  strcmp(name, SYMBOL_WITHOUT_ZONE) == 0) &&
-				strcmp(TextDatumGetCString(library), LIBRARY) == 0;
-		}
-	}
-	ReleaseSysCache(tuple);
-	return result ? WEIR_TUMBLE : WEIR_NO_WINDOW;
-}
-
-/*
- * See window.h.  The call has been through the planner, which has put the
- * defaults in the places of arguments left out.
- */
+/* Everything that does not depend on the timestamp.  See window.h. */
 void
-weir_window_prepare(WeirWindow *tumble, FuncExpr *call)
+weir_window_make(WeirWindow *window, WeirWindowKind kind, bool with_zone,
+				 const WeirWindowArguments *arguments)
 {
-	bool		with_zone = (call->funcresulttype == TSTZRANGEOID);
-	Const	   *size;
-	Const	   *origin;
-	Const	   *zone = NULL;
-	Timestamp	origin_value = 0;
+	memset(window, 0, sizeof(*window));
+	window->kind = kind;
+	window->with_zone = with_zone;
+	window->range_type = lookup_type_cache(with_zone ? TSTZRANGEOID : TSRANGEOID,
+										   TYPECACHE_RANGE_INFO);
+	if (arguments->zone != NULL)
+		window->zone = weir_zone(text_to_cstring(arguments->zone));
+	take_sizes(window, arguments);
+	place_origin(window, arguments->origin);
+	find_safe_stretch(window);
+}
 
-	if (list_length(call->args) != (with_zone ? 4 : 3))
-		elog(ERROR, "unexpected number of arguments of a window function: %d",
-			 list_length(call->args));
-	size = lsecond_node(Const, call->args);
-	origin = lthird_node(Const, call->args);
-	if (with_zone)
-		zone = lfourth_node(Const, call->args);
+static void
+take_sizes(WeirWindow *window, const WeirWindowArguments *arguments)
+{
+	WeirSizeKind slide_kind;
+	WeirSizeKind size_kind;
 
-	/* The SQL function returns NULL here, for every row: nobody means that. */
-	if (size->constisnull)
+	size_kind = measure(window, arguments->size,
+						window->kind == WEIR_SESSION ? "gap" : "size",
+						&window->size);
+	if (window->kind == WEIR_SESSION)
+		measure_gap(window, size_kind);
+	else
+		window->size_kind = size_kind;
+
+	if (weir_window_is_set(window->kind))
+	{
+		slide_kind = measure(window, arguments->slide,
+							 weir_slide_noun(window->kind), &window->slide);
+		settle_kinds(window, slide_kind, size_kind);
+	}
+	else
+		window->slide = window->size;
+	divide_size(window);
+}
+
+/* Which fields of the interval are set decides what the size means. */
+static WeirSizeKind
+measure(const WeirWindow *window, const Interval *interval, const char *noun,
+		int64 *length)
+{
+	const char *what = (window->kind == WEIR_SESSION ? "session" : "window");
+	int			fields = (interval->month != 0) + (interval->day != 0) +
+		(interval->time != 0);
+	WeirSizeKind kind;
+
+	if (!weir_interval_is_finite(interval))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("window size must not be null"),
-				 errhint("Give the size as an interval, such as '1 minute'.")));
-	if (with_zone && zone->constisnull)
+				 errmsg("%s %s must be finite", what, noun),
+				 errhint("For one window over everything leave the window function out.")));
+	if (fields > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("time zone of a window must not be null"),
-				 errhint("Leave the argument out for UTC.")));
+				 errmsg("%s %s must be of one kind", what, noun),
+				 errdetail("Months, days and hours have no fixed ratio to one another, and \"%s\" mixes them.",
+						   DatumGetCString(DirectFunctionCall1(interval_out,
+															   IntervalPGetDatum(interval)))),
+				 errhint("Use months or years alone, days or weeks alone, or hours and less.")));
 
-	if (!origin->constisnull)
-		origin_value = DatumGetTimestamp(origin->constvalue);
-	prepare(tumble, DatumGetIntervalP(size->constvalue),
-			origin->constisnull ? NULL : &origin_value,
-			with_zone ? DatumGetTextPP(zone->constvalue) : NULL);
+	if (interval->month != 0)
+	{
+		kind = WEIR_SIZE_MONTHS;
+		*length = interval->month;
+	}
+	else if (interval->day != 0)
+	{
+		kind = WEIR_SIZE_DAYS;
+		*length = interval->day;
+	}
+	else
+	{
+		kind = WEIR_SIZE_PHYSICAL;
+		*length = interval->time;
+	}
+
+	if (*length <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s %s must be greater than zero", what, noun),
+				 errhint("Give the %s as a positive interval, such as '1 minute'.",
+						 noun)));
+	return kind;
 }
 
 /*
- * Everything about a window function that does not depend on the timestamp.
- * origin is NULL for the default, zone for timestamps without one.
+ * The ladder of edges is of one kind.  Hours beside days can be had where each
+ * day has 24 of them.
  */
 static void
-prepare(WeirWindow *tumble, const Interval *size, const Timestamp *origin,
-		const text *zone)
+settle_kinds(WeirWindow *window, WeirSizeKind slide_kind,
+			 WeirSizeKind size_kind)
+{
+	const char *noun = weir_slide_noun(window->kind);
+	int64	   *days = (slide_kind == WEIR_SIZE_DAYS ?
+						&window->slide : &window->size);
+	int64		offset;
+
+	if (slide_kind == size_kind)
+		return;
+	if (slide_kind == WEIR_SIZE_MONTHS || size_kind == WEIR_SIZE_MONTHS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s and size of a window must be of one kind", noun),
+				 errdetail("Months have no fixed number of days or hours."),
+				 errhint("Give both in months or years, both in days or weeks, or both in hours and less.")));
+	if (!weir_zone_is_fixed(window->zone, &offset))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s and size of a window must be of one kind", noun),
+				 errdetail("In time zone \"%s\" days do not always have 24 hours.",
+						   pg_get_timezone_name(window->zone)),
+				 errhint("Write '24 hours' in place of '1 day'.")));
+
+	if (pg_mul_s64_overflow(*days, USECS_PER_DAY, days))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("window is out of range"),
+				 errhint("Choose a smaller size or %s.", noun)));
+	window->size_kind = WEIR_SIZE_PHYSICAL;
+}
+
+/* The gap lies between two rows and not on a calendar: a day is 24 hours. */
+static void
+measure_gap(WeirWindow *window, WeirSizeKind kind)
+{
+	if (kind == WEIR_SIZE_MONTHS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("session gap must not be in months"),
+				 errdetail("Months differ in length, and a gap has one length."),
+				 errhint("Give the gap in days, where a day is 24 hours, or in hours and less.")));
+	if (kind == WEIR_SIZE_DAYS &&
+		pg_mul_s64_overflow(window->size, USECS_PER_DAY, &window->size))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("window is out of range"),
+				 errhint("Choose a smaller gap.")));
+	window->size_kind = WEIR_SIZE_PHYSICAL;
+}
+
+static void
+divide_size(WeirWindow *window)
+{
+	window->whole = window->size / window->slide;
+	window->rest = window->size % window->slide;
+	if (window->kind == WEIR_CUMULATE && window->rest != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("size of a cumulating window must be a multiple of its step"),
+				 errhint("Give a size such as '1 hour' with a step such as '5 minutes'.")));
+	if (window->whole > MAX_WHOLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("size of a window must not be more than %d times its %s",
+						MAX_WHOLE, weir_slide_noun(window->kind)),
+				 errdetail("Each row would be in that many windows."),
+				 errhint("Choose a smaller size, or a larger %s.",
+						 weir_slide_noun(window->kind))));
+}
+
+static void
+place_origin(WeirWindow *window, const Timestamp *origin)
 {
 	int64		offset;
-	int64		period;
+	int64		longest;
+	bool		fits = !pg_mul_s64_overflow(Max(window->size, window->slide),
+											USECS_PER_DAY, &longest);
 
-	memset(tumble, 0, sizeof(*tumble));
-	tumble->kind = WEIR_TUMBLE;
-	tumble->with_zone = (zone != NULL);
-	tumble->range_type = lookup_type_cache(zone ? TSTZRANGEOID : TSRANGEOID,
-										   TYPECACHE_RANGE_INFO);
-	classify_size(tumble, size);
-	if (zone != NULL)
-		tumble->zone = weir_zone(text_to_cstring(zone));
 	if (origin != NULL && TIMESTAMP_NOT_FINITE(*origin))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("origin of a window must be finite"),
 				 errhint("Leave the argument out for the default.")));
 
-	if (tumble->size_kind == WEIR_SIZE_PHYSICAL)
+	if (window->size_kind == WEIR_SIZE_PHYSICAL)
 	{
+		Timestamp	instant = 0;
+
 		if (origin != NULL)
-			tumble->origin = *origin;
-		else if (!weir_first_instant(DEFAULT_ORIGIN, tumble->zone,
-									 &tumble->origin))
+			instant = *origin;
+		else if (window->kind != WEIR_SESSION &&
+				 !weir_first_instant(DEFAULT_ORIGIN, window->zone, &instant))
 			elog(ERROR, "time zone has no 2000-01-03");
-		use_period(tumble, tumble->size, tumble->origin);
+		window->unit = 1;
+		use_period(window, instant);
 		return;
 	}
 
 	if (origin != NULL)
-		tumble->origin = weir_local_time(*origin, tumble->zone);
-	else if (tumble->size_kind == WEIR_SIZE_DAYS)
-		tumble->origin = DEFAULT_ORIGIN;
+		window->origin = weir_local_time(*origin, window->zone);
+	else if (window->size_kind == WEIR_SIZE_DAYS)
+		window->origin = DEFAULT_ORIGIN;
 	else
-		tumble->origin = DEFAULT_ORIGIN_MONTHS;
+		window->origin = DEFAULT_ORIGIN_MONTHS;
 
-	if (tumble->size_kind == WEIR_SIZE_DAYS &&
-		weir_zone_is_fixed(tumble->zone, &offset) &&
-		!pg_mul_s64_overflow(tumble->size, USECS_PER_DAY, &period))
-		use_period(tumble, period, tumble->origin - offset);
-}
-
-/* Which fields of the interval are set decides what the size means. */
-static void
-classify_size(WeirWindow *tumble, const Interval *size)
-{
-	int			fields = (size->month != 0) + (size->day != 0) + (size->time != 0);
-
-	if (!weir_interval_is_finite(size))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("window size must be finite"),
-				 errhint("For one window over everything leave the window function out.")));
-	if (fields > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("window size must be of one kind"),
-				 errdetail("Months, days and hours have no fixed ratio to one another, and \"%s\" mixes them.",
-						   DatumGetCString(DirectFunctionCall1(interval_out,
-															   IntervalPGetDatum(size)))),
-				 errhint("Use months or years alone, days or weeks alone, or hours and less.")));
-
-	if (size->month != 0)
+	if (window->size_kind == WEIR_SIZE_DAYS && fits &&
+		weir_zone_is_fixed(window->zone, &offset))
 	{
-		tumble->size_kind = WEIR_SIZE_MONTHS;
-		tumble->size = size->month;
+		window->unit = USECS_PER_DAY;
+		use_period(window, window->origin - offset);
 	}
-	else if (size->day != 0)
-	{
-		tumble->size_kind = WEIR_SIZE_DAYS;
-		tumble->size = size->day;
-	}
-	else
-	{
-		tumble->size_kind = WEIR_SIZE_PHYSICAL;
-		tumble->size = size->time;
-	}
-
-	if (tumble->size <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("window size must be greater than zero"),
-				 errhint("Give the size as a positive interval, such as '1 minute'.")));
 }
 
 /*
- * Edges are origin + n * period.  Of the origin only the remainder matters,
- * and with it in [0, period) no difference below can overflow.
+ * The ladder is origin + u * unit.  Of the origin only the remainder matters,
+ * and with it in [0, size) or [0, slide) no difference below can overflow.  It is
+ * the size for cumulating windows: each beginning is a size from the last.
  */
 static void
-use_period(WeirWindow *tumble, int64 period, Timestamp origin)
+use_period(WeirWindow *window, Timestamp origin)
 {
-	tumble->unit = period;
-	tumble->origin = origin - weir_floor_div(origin, period) * period;
+	int64		turn;
+
+	turn = (window->kind == WEIR_CUMULATE ? window->size : window->slide) *
+		window->unit;
+	window->origin = origin - weir_floor_div(origin, turn) * turn;
+	window->period = window->slide * window->unit;
+	window->phase = window->origin % window->period;
+	window->phase_number = window->origin / window->period;
+	window->rest_micros = window->rest * window->unit;
 }
+
+/*
+ * The edges of a window are within a size of any pane in it: so far from the ends
+ * of the calendar nobody need look.  Of calendar units the longest are counted,
+ * and two days for what clocks do.
+ */
+static void
+find_safe_stretch(WeirWindow *window)
+{
+	int64		unit = window->unit;
+	int64		reach = 0;
+
+	window->safe_from = PG_INT64_MAX;
+	window->safe_until = PG_INT64_MIN;
+	if (unit == 0)
+		unit = (window->size_kind == WEIR_SIZE_MONTHS ? 31 : 1) * USECS_PER_DAY;
+	if (window->kind != WEIR_TUMBLE &&
+		(pg_mul_s64_overflow(window->size, unit, &reach) ||
+		 pg_add_s64_overflow(reach, 2 * USECS_PER_DAY, &reach)))
+		return;
+	window->safe_from = MIN_TIMESTAMP + reach;
+	window->safe_until = END_TIMESTAMP - 1 - reach;
+}
+
+/* ---- from a timestamp to its pane ---- */
 
 /*
  * See window.h.  Rows come roughly in the order of their times, so most are in
@@ -272,7 +356,8 @@ use_period(WeirWindow *tumble, int64 period, Timestamp origin)
 bool
 weir_pane_of(WeirWindow *window, Timestamp ts, int64 *pane)
 {
-	bool		found;
+	Timestamp	lower;
+	Timestamp	upper;
 
 	if (ts >= window->last_lower && ts < window->last_upper)
 	{
@@ -282,75 +367,57 @@ weir_pane_of(WeirWindow *window, Timestamp ts, int64 *pane)
 	if (TIMESTAMP_NOT_FINITE(ts))
 		return false;
 
-	if (window->unit != 0)
-	{
-		*pane = weir_floor_div(ts, window->unit);
-		if (ts - *pane * window->unit < window->origin)
-			(*pane)--;
-		found = weir_pane_bounds(window, *pane, &window->last_lower,
-								 &window->last_upper);
-	}
-	else
-		found = assign_calendar(window, ts, pane, &window->last_lower,
-								&window->last_upper);
+	if (!(window->period != 0 ?
+		  find_by_division(window, ts, pane, &lower, &upper) :
+		  find_by_calendar(window, ts, pane, &lower, &upper)))
+		return false;
+	if ((lower < window->safe_from || upper > window->safe_until) &&
+		!edges_are_valid(window, *pane, lower, upper))
+		return false;
 
-	if (found)
-		window->last_pane = *pane;
-	else
-		window->last_lower = window->last_upper = 0;
-	return found;
-}
-
-bool
-weir_pane_bounds(const WeirWindow *window, int64 pane,
-				 Timestamp *lower, Timestamp *upper)
-{
-	if (window->unit == 0)
-		return edge(window, pane, lower) && edge(window, pane + 1, upper);
-	return !pg_mul_s64_overflow(pane, window->unit, lower) &&
-		!pg_add_s64_overflow(*lower, window->origin, lower) &&
-		!pg_add_s64_overflow(*lower, window->unit, upper) &&
-		IS_VALID_TIMESTAMP(*lower) && IS_VALID_TIMESTAMP(*upper);
-}
-
-void
-weir_windows_of(const WeirWindow *window, int64 pane,
-				int64 *first, int64 *last)
-{
-	*first = *last = pane;
-}
-
-bool
-weir_window_bounds(const WeirWindow *window, int64 number,
-				   Timestamp *lower, Timestamp *upper)
-{
-	return weir_pane_bounds(window, number, lower, upper);
-}
-
-void
-weir_panes_of(const WeirWindow *window, int64 number,
-			  int64 *first, int64 *last)
-{
-	*first = *last = number;
-}
-
-int64
-weir_holder_of(const WeirWindow *window, int64 number)
-{
-	return number;
-}
-
-bool
-weir_window_held_by(const WeirWindow *window, int64 pane, int64 *number)
-{
-	*number = pane;
+	window->last_pane = *pane;
+	window->last_lower = lower;
+	window->last_upper = upper;
 	return true;
 }
 
-const char *
-weir_window_name(WeirWindowKind kind)
+static bool
+find_by_division(const WeirWindow *window, Timestamp ts,
+				 int64 *pane, Timestamp *lower, Timestamp *upper)
 {
-	return "weir.tumble";
+	int64		number = ts / window->period;
+	int64		since = ts % window->period;	/* the pane began */
+	int64		length = window->period;
+
+	if (since < 0)
+	{
+		since += window->period;
+		number--;
+	}
+	since -= window->phase;
+	if (since < 0)
+	{
+		since += window->period;
+		number--;
+	}
+
+	*pane = number - window->phase_number;
+
+	if (window->rest != 0)
+	{
+		/* half as many slides, of at least two microseconds: this fits */
+		*pane *= 2;
+		if (since < window->rest_micros)
+			length = window->rest_micros;
+		else
+		{
+			*pane += 1;
+			since -= window->rest_micros;
+			length -= window->rest_micros;
+		}
+	}
+	return !pg_sub_s64_overflow(ts, since, lower) &&
+		!pg_add_s64_overflow(*lower, length, upper);
 }
 
 /*
@@ -359,57 +426,221 @@ weir_window_name(WeirWindowKind kind)
  * the origin's, and while a clock that was set back repeats itself.
  */
 static bool
-assign_calendar(const WeirWindow *tumble, Timestamp ts, int64 *pane,
-				Timestamp *lower, Timestamp *upper)
+find_by_calendar(const WeirWindow *window, Timestamp ts,
+				 int64 *pane, Timestamp *lower, Timestamp *upper)
 {
-	Timestamp	local = weir_local_time(ts, tumble->zone);
+	Timestamp	local = weir_local_time(ts, window->zone);
+	Timestamp	middle;
 	int64		distance;
 	int64		n;
 
-	if (!(tumble->size_kind == WEIR_SIZE_DAYS ?
-		  weir_days_between(tumble->origin, local, &distance) :
-		  weir_months_between(tumble->origin, local, &distance)))
+	if (!(window->size_kind == WEIR_SIZE_DAYS ?
+		  weir_days_between(window->origin, local, &distance) :
+		  weir_months_between(window->origin, local, &distance)))
 		return false;
-	n = weir_floor_div(distance, tumble->size);
+	n = weir_floor_div(distance, window->slide);
 
-	if (!edge(tumble, n, lower))
+	if (!edge(window, n, 0, lower))
 		return false;
 	while (ts < *lower)
 	{
-		if (!edge(tumble, --n, lower))
+		if (!edge(window, --n, 0, lower))
 			return false;
 	}
-	if (!edge(tumble, n + 1, upper))
+	if (!edge(window, n + 1, 0, upper))
 		return false;
 	while (ts >= *upper)
 	{
 		*lower = *upper;
-		if (!edge(tumble, ++n + 1, upper))
+		if (!edge(window, ++n + 1, 0, upper))
 			return false;
 	}
+
 	*pane = n;
+	if (window->rest != 0)
+	{
+		if (!edge(window, n, window->rest, &middle))
+			return false;
+		*pane = 2 * n + (ts >= middle);
+		if (ts < middle)
+			*upper = middle;
+		else
+			*lower = middle;
+	}
 	return true;
 }
 
-/* The instant of edge n, false if it is no valid timestamp. */
+/* Near the ends of the calendar: has each window of the pane valid edges? */
 static bool
-edge(const WeirWindow *tumble, int64 n, Timestamp *instant)
+edges_are_valid(const WeirWindow *window, int64 pane,
+				Timestamp lower, Timestamp upper)
+{
+	int64		first;
+	int64		last;
+	Timestamp	other;
+
+	if (!IS_VALID_TIMESTAMP(lower) || !IS_VALID_TIMESTAMP(upper))
+		return false;
+	if (window->kind == WEIR_SESSION)
+		return !pg_add_s64_overflow(upper, window->size, &upper) &&
+			IS_VALID_TIMESTAMP(upper);
+
+	weir_windows_of(window, pane, &first, &last);
+	return first > last ||
+		(raw_bounds(window, first, &lower, &other) &&
+		 raw_bounds(window, last, &other, &upper));
+}
+
+/* ---- panes and windows by their numbers ---- */
+
+/* See window.h. */
+bool
+weir_pane_bounds(const WeirWindow *window, int64 pane,
+				 Timestamp *lower, Timestamp *upper)
+{
+	int64		from = 0;
+	int64		to = window->slide;
+
+	if (pane == window->last_pane && window->last_lower < window->last_upper)
+	{
+		*lower = window->last_lower;
+		*upper = window->last_upper;
+		return true;
+	}
+	if (window->rest != 0)
+	{
+		if (pane % 2 == 0)
+			to = window->rest;
+		else
+			from = window->rest;
+		pane = weir_floor_div(pane, 2);
+	}
+	return edge(window, pane, from, lower) && edge(window, pane, to, upper);
+}
+
+/* See window.h, and the picture above. */
+void
+weir_windows_of(const WeirWindow *window, int64 pane,
+				int64 *first, int64 *last)
+{
+	bool		after_rest = true;
+
+	Assert(window->kind != WEIR_SESSION);
+
+	if (window->kind == WEIR_CUMULATE)
+	{
+		*first = pane;
+		*last = weir_floor_div(pane, window->whole) * window->whole +
+			window->whole - 1;
+		return;
+	}
+	if (window->rest != 0)
+	{
+		after_rest = (pane % 2 != 0);
+		pane = weir_floor_div(pane, 2);
+	}
+	*first = pane - window->whole + after_rest;
+	*last = pane;
+}
+
+/* See window.h. */
+bool
+weir_window_bounds(const WeirWindow *window, int64 number,
+				   Timestamp *lower, Timestamp *upper)
+{
+	Timestamp	step_lower;
+
+	if (!raw_bounds(window, number, lower, upper))
+		return false;
+	if (window->kind == WEIR_CUMULATE && window->period == 0)
+		return edge(window, number, 0, &step_lower) && step_lower < *upper;
+	return true;
+}
+
+static bool
+raw_bounds(const WeirWindow *window, int64 number,
+		   Timestamp *lower, Timestamp *upper)
+{
+	int64		beginning = number;
+
+	Assert(window->kind != WEIR_SESSION);
+
+	if (window->kind == WEIR_CUMULATE)
+	{
+		beginning = weir_floor_div(number, window->whole) * window->whole;
+		return edge(window, beginning, 0, lower) &&
+			edge(window, number, window->slide, upper);
+	}
+	return edge(window, number, 0, lower) &&
+		edge(window, number, window->size, upper);
+}
+
+/* See window.h. */
+void
+weir_panes_of(const WeirWindow *window, int64 number,
+			  int64 *first, int64 *last)
+{
+	Assert(window->kind != WEIR_SESSION);
+
+	*first = *last = number;
+	if (window->kind == WEIR_CUMULATE)
+		*first = weir_floor_div(number, window->whole) * window->whole;
+	else if (window->rest != 0)
+	{
+		*first = 2 * number;
+		*last = 2 * (number + window->whole);
+	}
+	else
+		*last = number + window->whole - 1;
+}
+
+/* See window.h. */
+int64
+weir_holder_of(const WeirWindow *window, int64 number)
+{
+	Assert(window->kind != WEIR_SESSION);
+
+	return window->rest != 0 ? 2 * number : number;
+}
+
+/* See window.h. */
+bool
+weir_window_held_by(const WeirWindow *window, int64 pane, int64 *number)
+{
+	if (window->kind == WEIR_SESSION ||
+		(window->rest != 0 && pane % 2 != 0))
+		return false;
+	*number = (window->rest != 0 ? pane / 2 : pane);
+	return true;
+}
+
+/*
+ * The instant of the edge that is so many slides and units from the origin;
+ * false if it is no valid timestamp.
+ */
+static bool
+edge(const WeirWindow *window, int64 slides, int64 units, Timestamp *instant)
 {
 	int64		distance;
 	Timestamp	local;
 
-	if (pg_mul_s64_overflow(n, tumble->size, &distance))
+	if (pg_mul_s64_overflow(slides, window->slide, &distance) ||
+		pg_add_s64_overflow(distance, units, &distance))
 		return false;
-	if (!(tumble->size_kind == WEIR_SIZE_DAYS ?
-		  weir_add_days(tumble->origin, distance, &local) :
-		  weir_add_months(tumble->origin, distance, &local)))
+	if (window->period != 0)
+		return !pg_mul_s64_overflow(distance, window->unit, &distance) &&
+			!pg_add_s64_overflow(window->origin, distance, instant) &&
+			IS_VALID_TIMESTAMP(*instant);
+	if (!(window->size_kind == WEIR_SIZE_DAYS ?
+		  weir_add_days(window->origin, distance, &local) :
+		  weir_add_months(window->origin, distance, &local)))
 		return false;
-	return weir_first_instant(local, tumble->zone, instant);
+	return weir_first_instant(local, window->zone, instant);
 }
 
 /* See window.h. */
 Datum
-weir_window_range(const WeirWindow *tumble, Timestamp lower, Timestamp upper)
+weir_window_range(const WeirWindow *window, Timestamp lower, Timestamp upper)
 {
 	RangeBound	from = {0};
 	RangeBound	to = {0};
@@ -418,114 +649,5 @@ weir_window_range(const WeirWindow *tumble, Timestamp lower, Timestamp upper)
 	from.inclusive = true;
 	from.lower = true;
 	to.val = TimestampGetDatum(upper);
-	return RangeTypePGetDatum(weir_make_range(tumble->range_type, &from, &to));
-}
-
-/* weir.tumble(timestamptz, interval, timestamptz, text) returns tstzrange */
-Datum
-weir_tumble_timestamptz(PG_FUNCTION_ARGS)
-{
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(3))
-		PG_RETURN_NULL();
-	return tumble_datum(&call_cache(fcinfo, true)->tumble,
-						PG_GETARG_TIMESTAMPTZ(0));
-}
-
-/* weir.tumble(timestamp, interval, timestamp) returns tsrange */
-Datum
-weir_tumble_timestamp(PG_FUNCTION_ARGS)
-{
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		PG_RETURN_NULL();
-	return tumble_datum(&call_cache(fcinfo, false)->tumble,
-						PG_GETARG_TIMESTAMP(0));
-}
-
-/*
- * The prepared window function of an SQL call, made anew when an argument
- * differs from the previous row's.
- */
-static TumbleCall *
-call_cache(FunctionCallInfo fcinfo, bool with_zone)
-{
-	TumbleCall *call = (TumbleCall *) fcinfo->flinfo->fn_extra;
-	Interval   *size = PG_GETARG_INTERVAL_P(1);
-	Timestamp	origin_value = 0;
-	Timestamp  *origin = NULL;
-	text	   *zone = NULL;
-	WeirWindow	tumble;
-
-	if (!PG_ARGISNULL(2))
-	{
-		origin_value = PG_GETARG_TIMESTAMP(2);
-		origin = &origin_value;
-	}
-	if (with_zone)
-		zone = PG_GETARG_TEXT_PP(3);
-
-	if (call != NULL && same_arguments(call, size, origin, zone))
-		return call;
-
-	/* May raise: what is cached stays as it is until it has not. */
-	prepare(&tumble, size, origin, zone);
-
-	if (call == NULL)
-		call = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt,
-									  sizeof(TumbleCall));
-	else
-		fcinfo->flinfo->fn_extra = NULL;
-	if (call->zone != NULL)
-		pfree(call->zone);
-	call->zone = NULL;
-	if (zone != NULL)
-	{
-		call->zone = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt,
-										VARSIZE_ANY(zone));
-		memcpy(call->zone, zone, VARSIZE_ANY(zone));
-	}
-	call->size = *size;
-	call->default_origin = (origin == NULL);
-	call->origin = origin_value;
-	call->tumble = tumble;
-	fcinfo->flinfo->fn_extra = call;
-	return call;
-}
-
-static bool
-same_arguments(const TumbleCall *call, const Interval *size,
-			   const Timestamp *origin, const text *zone)
-{
-	if (call->size.time != size->time || call->size.day != size->day ||
-		call->size.month != size->month ||
-		call->default_origin != (origin == NULL) ||
-		(origin != NULL && call->origin != *origin))
-		return false;
-	if (zone == NULL)
-		return true;
-	return VARSIZE_ANY_EXHDR(call->zone) == VARSIZE_ANY_EXHDR(zone) &&
-		memcmp(VARDATA_ANY(call->zone), VARDATA_ANY(zone),
-			   VARSIZE_ANY_EXHDR(zone)) == 0;
-}
-
-/* The window as SQL gets it, with an error where there is none. */
-static Datum
-tumble_datum(WeirWindow *tumble, Timestamp ts)
-{
-	Timestamp	lower;
-	Timestamp	upper;
-	int64		pane;
-
-	if (TIMESTAMP_NOT_FINITE(ts))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("an infinite timestamp is in no window"),
-				 errhint("Leave such rows out in WHERE with isfinite().")));
-	if (!weir_pane_of(tumble, ts, &pane) ||
-		!weir_window_bounds(tumble, pane, &lower, &upper))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("window is out of range"),
-				 errdetail("An edge of the window would not be a valid timestamp."),
-				 errhint("Choose a smaller size, or leave such rows out in WHERE.")));
-	return weir_window_range(tumble, lower, upper);
+	return RangeTypePGetDatum(weir_make_range(window->range_type, &from, &to));
 }
