@@ -19,6 +19,7 @@
 /* ---- project.c: from a group to a row of v ---- */
 
 typedef struct WeirProjector WeirProjector;
+typedef struct WeirChangelog WeirChangelog;
 
 /*
  * finishes and state_of (index into states) have plan->n_calls entries.
@@ -135,7 +136,8 @@ extern void weir_replace_results(Relation v, WeirProjector *projector,
 
 /*
  * In the commit's transaction, as the view's owner; relid is the changelog of a
- * view with these columns.  seq: the first weir_seq that is free.
+ * view with these columns.  seq: the first weir_seq that is free.  Raises 55000
+ * when it is gone, or no longer what we have made.
  */
 extern WeirChangelog *weir_changelog_begin(Oid relid, TupleDesc columns,
 										   int64 seq, TimestampTz watermark,
@@ -144,6 +146,9 @@ extern WeirChangelog *weir_changelog_begin(Oid relid, TupleDesc columns,
 /* diff: +1 or -1.  row: of v, copied. */
 extern void weir_changelog_add(WeirChangelog *changelog, int diff,
 							   WeirReason reason, TupleTableSlot *row);
+
+/* What it was begun with. */
+extern TimestampTz weir_changelog_watermark(const WeirChangelog *changelog);
 
 /* Writes what is left and closes; returns the next weir_seq. */
 extern int64 weir_changelog_end(WeirChangelog *changelog);
@@ -155,9 +160,10 @@ extern int64 weir_changelog_end(WeirChangelog *changelog);
 extern int64 weir_changelog_expire(Oid relid, TimestampTz before, int most);
 
 /*
- * In the commit's transaction: tells listeners of the channel that the changelog
- * has rows up to seq, unless the queue of notifications is half full: counts
- * that.
+ * NOTIFY on the channel when this transaction commits; the payload is seq, the
+ * last that was written.  If it cannot be done without a risk for the commit, it
+ * is not, and *skipped is raised.  Holds a lock from here on for which everybody
+ * waits who commits a NOTIFY: call it last, after the rows of all views.
  */
 extern void weir_notify(const char *channel, int64 seq, int64 *skipped);
 
