@@ -16,6 +16,7 @@
 #include "nodes/bitmapset.h"
 #include "nodes/parsenodes.h"
 #include "nodes/primnodes.h"
+#include "window/window.h"
 
 /* One GROUP BY expression.  Vars in expr are of the source, with varno 1. */
 typedef struct WeirKey
@@ -26,7 +27,9 @@ typedef struct WeirKey
 	Oid			collation;
 	Oid			eq_function;	/* of the default equality of the type */
 	Oid			hash_function;	/* 32-bit, matches eq_function */
-	bool		is_window;		/* expr is a FuncExpr of weir.tumble */
+	bool		is_window;		/* expr is a FuncExpr of a window function, which
+								 * the executor must not run: it may be a set,
+								 * or weir.session */
 	AttrNumber	result_column;	/* a column of v that shows it bare, or 0 */
 } WeirKey;
 
@@ -51,6 +54,8 @@ typedef struct WeirPlan
 	int			n_keys;
 	WeirKey    *keys;
 	int			window_key;		/* index into keys, or -1 */
+	WeirWindowKind window_kind;
+	AttrNumber	window_column;	/* of v, that shows the window bare, or 0 */
 	int			n_calls;
 	WeirAggregateCall *calls;
 	bool		grand_total;	/* no GROUP BY: one row, also over no input */
@@ -72,5 +77,8 @@ typedef struct WeirPlan
  * wrong window; what constant expressions raise.
  */
 extern WeirPlan *weir_plan_query(const Query *query);
+
+/* The window function of a query that was accepted before. */
+extern WeirWindowKind weir_query_window_kind(const Query *query);
 
 #endif							/* WEIR_PLAN_QUERY_H */
