@@ -43,10 +43,13 @@ OBJS = \
 	src/decode/json_text.o \
 	src/decode/try_decode.o \
 	src/emit/books.o \
+	src/emit/compose.o \
+	src/emit/compose_session.o \
 	src/emit/project.o \
 	src/emit/results.o \
 	src/emit/states.o \
 	src/emit/tidy.o \
+	src/emit/try_compose.o \
 	src/fdw/kafka_encode.o \
 	src/fdw/kafka_fdw.o \
 	src/fdw/kafka_insert.o \
