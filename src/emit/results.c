@@ -1,15 +1,24 @@
 /*-------------------------------------------------------------------------
  *
  * results.c
- *	  Rows of v, written through the table access method.
+ *	  Rows of v: what an interval has changed, and what the changelog says of it.
  *
- * Receives the groups that changed.  A group that has a row in v knows its TID,
- * which costs a tenth of finding it through an index; new rows go in by the
- * page.  No trigger fires and no constraint is checked: what a user adds to v
- * of that kind is not ours to obey half.
+ * Receives outcomes, one for each row that v shall have, or have no longer.  The
+ * group that holds a row knows its TID, which costs a tenth of finding it
+ * through an index.  A row that has none yet is new.
  *
- * A group whose rows have all been taken back loses its row, and neither
- * HAVING nor an expression of the user's is run for it.
+ * Where there is a changelog, its readers have seen the rows that are `emitted`,
+ * and what changes of those is netted:
+ *
+ *	was emitted	shall be	unlike the old
+ *	yes			yes			no				nothing, not even in v
+ *	yes			yes			yes				-1 old, +1 new
+ *	yes			no							-1 old
+ *	no			yes							+1 new; v only if unlike the old
+ *	no			no							nothing; v as without a changelog
+ *
+ * The row that is taken back is read from v just before it changes there, so it
+ * is the very row that was given.  Without a changelog no old row is read.
  *
  * Nothing is remembered here: the new TIDs go to the caller's placements, which
  * it applies once the transaction has committed.
@@ -18,175 +27,31 @@
  */
 #include "emit/emit.h"
 
-#include "access/heapam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "emit/row_image.h"
+#include "emit/row_writer.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
-#include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
 
-/* Rows handed to table_multi_insert at once. */
-#define CHUNK 512
-
-/* v, its indexes, and new rows that are not written yet. */
-typedef struct Writer
+typedef struct Results
 {
 	Relation	v;
-	EState	   *estate;
-	ResultRelInfo *target;
-	CommandId	cid;
-	int			n_pending;
-	TupleTableSlot *pending[CHUNK];
-	WeirPlacement *pending_at[CHUNK];
-	int			n_slots;		/* made so far */
-	MemoryContext chunk;		/* what a multi-insert forgets to free */
-} Writer;
+	WeirRowWriter *writer;
+	WeirChangelog *changelog;	/* or NULL */
+	TupleTableSlot *old;		/* a row of v as it was */
 
-static void
-begin(Writer *writer, Relation v)
-{
-	memset(writer, 0, sizeof(*writer));
-	writer->v = v;
-	writer->estate = CreateExecutorState();
-	writer->target = makeNode(ResultRelInfo);
 	/*
-	 * No range table stands behind it (index 0): the executor then takes all
-	 * indexes for unchanged by an update, which is a hint for their clean-up
-	 * only, and true of those that we make.
+	 * Of the cluster at hand: rows that are given once all are taken back.  A
+	 * merge of sessions says of each that it is no more before it says what has
+	 * become of them.
 	 */
-	InitResultRelInfo(writer->target, v, 0, NULL, 0);
-	ExecOpenIndices(writer->target, false);
-	writer->cid = GetCurrentCommandId(true);
-	writer->chunk = AllocSetContextCreate(CurrentMemoryContext,
-										  "pg_weir rows",
-										  ALLOCSET_DEFAULT_SIZES);
-}
-
-static void
-index_row(Writer *writer, TupleTableSlot *slot, bool update,
-		  WeirUpdateIndexes which)
-{
-	if (writer->target->ri_NumIndices == 0)
-		return;
-	GetPerTupleExprContext(writer->estate)->ecxt_scantuple = slot;
-	list_free(weir_insert_index_tuples(writer->target, slot, writer->estate,
-									   update, which));
-	ResetPerTupleExprContext(writer->estate);
-}
-
-static void
-flush(Writer *writer)
-{
-	MemoryContext old;
-
-	if (writer->n_pending == 0)
-		return;
-	old = MemoryContextSwitchTo(writer->chunk);
-	/* no BulkInsertState: its small ring would evict what we update next */
-	table_multi_insert(writer->v, writer->pending, writer->n_pending,
-					   writer->cid, 0, NULL);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(writer->chunk);
-	for (int i = 0; i < writer->n_pending; i++)
-	{
-		writer->pending_at[i]->result_tid = writer->pending[i]->tts_tid;
-		index_row(writer, writer->pending[i], false, WEIR_UPDATE_ALL_INDEXES);
-		ExecClearTuple(writer->pending[i]);
-	}
-	writer->n_pending = 0;
-}
-
-static void
-insert_row(Writer *writer, TupleTableSlot *row, WeirPlacement *at)
-{
-	TupleTableSlot *slot;
-
-	if (writer->n_pending == writer->n_slots)
-	{
-		writer->pending[writer->n_slots++] =
-			MakeSingleTupleTableSlot(RelationGetDescr(writer->v),
-									 &TTSOpsVirtual);
-	}
-	slot = writer->pending[writer->n_pending];
-	ExecCopySlot(slot, row);
-	slot->tts_tableOid = RelationGetRelid(writer->v);
-	writer->pending_at[writer->n_pending++] = at;
-	if (writer->n_pending == CHUNK)
-		flush(writer);
-}
-
-weir_noreturn
-static void
-row_has_vanished(Relation v)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("a row of \"%s\" that pg_weir wrote is gone or was changed by somebody else",
-					RelationGetRelationName(v)),
-			 errhint("Run weir.rebuild on the view.")));
-}
-
-static void
-update_row(Writer *writer, const ItemPointerData *tid, TupleTableSlot *row,
-		   WeirPlacement *at)
-{
-	TM_FailureData failure;
-	LockTupleMode mode;
-	WeirUpdateIndexes which;
-	ItemPointerData old = *tid;
-
-	row->tts_tableOid = RelationGetRelid(writer->v);
-	if (table_tuple_update(writer->v, &old, row, writer->cid,
-						   GetActiveSnapshot(), InvalidSnapshot, true,
-						   &failure, &mode, &which) != TM_Ok)
-		row_has_vanished(writer->v);
-	at->result_tid = row->tts_tid;
-	if (weir_must_update_indexes(which))
-		index_row(writer, row, true, which);
-}
-
-static void
-delete_row(Writer *writer, const ItemPointerData *tid, WeirPlacement *at)
-{
-	TM_FailureData failure;
-	ItemPointerData old = *tid;
-
-	if (table_tuple_delete(writer->v, &old, writer->cid, GetActiveSnapshot(),
-						   InvalidSnapshot, true, &failure, false) != TM_Ok)
-		row_has_vanished(writer->v);
-	ItemPointerSetInvalid(&at->result_tid);
-}
-
-/* Before a rewrite: whatever rows v has. */
-static void
-delete_all(Writer *writer)
-{
-	TupleTableSlot *slot = table_slot_create(writer->v, NULL);
-	TableScanDesc scan = table_beginscan(writer->v, GetActiveSnapshot(), 0, NULL);
-	WeirPlacement ignored;
-
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		weir_progress++;
-		delete_row(writer, &slot->tts_tid, &ignored);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-}
-
-static void
-end(Writer *writer)
-{
-	flush(writer);
-	for (int i = 0; i < writer->n_slots; i++)
-		ExecDropSingleTupleTableSlot(writer->pending[i]);
-	MemoryContextDelete(writer->chunk);
-	ExecCloseIndices(writer->target);
-	FreeExecutorState(writer->estate);
-}
+	int			cluster;
+	int			n_held;
+	int			max_held;		/* slots made */
+	TupleTableSlot **held;
+	WeirReason *held_reasons;
+} Results;
 
 /* As much as the log of a few hundred rows: a flush of a millisecond. */
 #define PORTION_BYTES (256 * 1024)
@@ -217,37 +82,164 @@ weir_group_exists(const WeirGroupTable *table, const WeirGroup *group)
 	return rows > 0 || weir_group_table_format(table)->n == 0;
 }
 
-/* Is the row of group i the first of its page?  Then tidies that. */
+/* Is the row of outcome i the first of its page?  Then tidies that. */
 static void
-tidy_before(Relation v, WeirGroup **groups, int i, int n)
+tidy_before(Relation v, const WeirOutcome *outcomes, int i, int n)
 {
-	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&groups[i]->result_tid);
+	ItemPointer tid = &outcomes[i].holder->result_tid;
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(tid);
 	int			end = i + 1;
 
 	if (i > 0 && block ==
-		ItemPointerGetBlockNumberNoCheck(&groups[i - 1]->result_tid))
+		ItemPointerGetBlockNumberNoCheck(&outcomes[i - 1].holder->result_tid))
 		return;
 	while (end < n && block ==
-		   ItemPointerGetBlockNumberNoCheck(&groups[end]->result_tid))
+		   ItemPointerGetBlockNumberNoCheck(&outcomes[end].holder->result_tid))
 		end++;
-	weir_tidy(v, &groups[i]->result_tid, end - i);
+	weir_tidy(v, tid, end - i);
+}
+
+weir_noreturn
+static void
+row_has_vanished(Relation v)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a row of \"%s\" that pg_weir wrote is gone or was changed by somebody else",
+					RelationGetRelationName(v)),
+			 errhint("Run weir.rebuild on the view.")));
+}
+
+/* Puts a row, or none, where there is one, or none, now. */
+static void
+write_row(Results *results, TupleTableSlot *row, WeirPlacement *at)
+{
+	bool		placed = ItemPointerIsValid(&at->tid);
+	bool		done = true;
+
+	if (row != NULL && placed)
+		done = weir_update_row(results->writer, &at->tid, row);
+	else if (row != NULL)
+		weir_insert_row(results->writer, row, &at->tid);
+	else if (placed)
+		done = weir_delete_row(results->writer, &at->tid);
+	if (!done)
+		row_has_vanished(results->v);
+}
+
+/*
+ * What becomes of an open window is an update, or a delete when nothing is given
+ * for what is taken back: by which statement of the source, or by HAVING, does
+ * not matter to who reads along.  Closed ones are revised for a reason.
+ */
+static WeirReason
+reason_of(const Results *results, const WeirOutcome *outcome, bool gives)
+{
+	bool		closed = outcome->has_window &&
+	outcome->upper <= weir_changelog_watermark(results->changelog);
+
+	if (!closed && (outcome->reason == WEIR_REASON_UPDATE ||
+					outcome->reason == WEIR_REASON_DELETE))
+		return gives ? WEIR_REASON_UPDATE : WEIR_REASON_DELETE;
+	return outcome->reason;
+}
+
+static void
+hold(Results *results, WeirReason reason, TupleTableSlot *row)
+{
+	if (results->n_held == results->max_held)
+	{
+		int			n = Max(results->max_held * 2, 8);
+
+		results->held = results->held == NULL ?
+			palloc(sizeof(TupleTableSlot *) * n) :
+			repalloc(results->held, sizeof(TupleTableSlot *) * n);
+		results->held_reasons = results->held_reasons == NULL ?
+			palloc(sizeof(WeirReason) * n) :
+			repalloc(results->held_reasons, sizeof(WeirReason) * n);
+		for (int i = results->max_held; i < n; i++)
+			results->held[i] =
+				MakeSingleTupleTableSlot(RelationGetDescr(results->v),
+										 &TTSOpsVirtual);
+		results->max_held = n;
+	}
+	ExecCopySlot(results->held[results->n_held], row);
+	results->held_reasons[results->n_held++] = reason;
+}
+
+/* The cluster is over. */
+static void
+give_held(Results *results)
+{
+	for (int i = 0; i < results->n_held; i++)
+	{
+		weir_changelog_add(results->changelog, +1, results->held_reasons[i],
+						   results->held[i]);
+		ExecClearTuple(results->held[i]);
+	}
+	results->n_held = 0;
+}
+
+/* The same as write_row(), with a changelog: see the table at the top. */
+static void
+write_and_tell(Results *results, const WeirOutcome *outcome,
+			   TupleTableSlot *row, WeirPlacement *at)
+{
+	bool		placed = ItemPointerIsValid(&at->tid);
+	bool		was_emitted = placed && outcome->was_emitted;
+	bool		emits = row != NULL && outcome->emits;
+	WeirReason	reason = reason_of(results, outcome, emits);
+	bool		same = false;
+
+	if (outcome->cluster != results->cluster)
+		give_held(results);
+	results->cluster = outcome->cluster;
+
+	if (placed && (was_emitted || emits))
+	{
+		if (!weir_fetch_row(results->writer, &at->tid, results->old))
+			row_has_vanished(results->v);
+		same = row != NULL && weir_row_image_equal(results->old, row);
+		if (was_emitted && !(emits && same))
+			weir_changelog_add(results->changelog, -1, reason, results->old);
+		ExecClearTuple(results->old);
+	}
+	if (emits && !(was_emitted && same))
+	{
+		if (outcome->cluster != 0)
+			hold(results, reason, row);
+		else
+			weir_changelog_add(results->changelog, +1, reason, row);
+	}
+	if (!same)
+		write_row(results, row, at);
+}
+
+static void
+end(Results *results)
+{
+	give_held(results);
+	weir_row_writer_end(results->writer);
+	ExecDropSingleTupleTableSlot(results->old);
+	for (int i = 0; i < results->max_held; i++)
+		ExecDropSingleTupleTableSlot(results->held[i]);
 }
 
 void
 weir_write_results(Relation v, WeirProjector *projector,
-				   const WeirGroupTable *table, WeirGroup **groups, int n,
-				   bool rewrite, WeirPlacement *placements)
+				   const WeirGroupTable *table,
+				   const WeirOutcome *outcomes, int n,
+				   WeirChangelog *changelog, WeirPlacement *placements)
 {
-	Writer		writer;
+	Results		results = {0};
 
-	begin(&writer, v);
-	if (rewrite)
-		delete_all(&writer);
+	results.v = v;
+	results.changelog = changelog;
+	results.writer = weir_row_writer_begin(v);
+	results.old = table_slot_create(v, NULL);
 	for (int i = 0; i < n; i++)
 	{
-		const WeirGroup *group = groups[i];
-		bool		placed = !rewrite &&
-			ItemPointerIsValid((ItemPointer) &group->result_tid);
+		const WeirOutcome *outcome = &outcomes[i];
 		TupleTableSlot *row = NULL;
 
 		if ((i & 1023) == 0)
@@ -256,19 +248,17 @@ weir_write_results(Relation v, WeirProjector *projector,
 			weir_flush_in_portions();
 		weir_progress++;
 		if (i + WEIR_GROUPS_AHEAD < n)
-			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
-		if (placed)
-			tidy_before(v, groups, i, n);
-		if (weir_group_exists(table, group))
-			row = weir_project(projector, table, group);
-		ItemPointerSetInvalid(&placements[i].result_tid);
-		if (row != NULL && placed)
-			update_row(&writer, &group->result_tid, row, &placements[i]);
-		else if (row != NULL)
-			insert_row(&writer, row, &placements[i]);
-		else if (placed)
-			delete_row(&writer, &group->result_tid, &placements[i]);
+			weir_group_prefetch(outcomes[i + WEIR_GROUPS_AHEAD].holder);
+		placements[i].tid = outcome->holder->result_tid;
+		if (ItemPointerIsValid(&placements[i].tid))
+			tidy_before(v, outcomes, i, n);
+		if (outcome->words != NULL)
+			row = weir_project(projector, table, outcome);
+		if (changelog == NULL)
+			write_row(&results, row, &placements[i]);
+		else
+			write_and_tell(&results, outcome, row, &placements[i]);
 		weir_projector_reset(projector);
 	}
-	end(&writer);
+	end(&results);
 }
