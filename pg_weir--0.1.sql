@@ -132,6 +132,7 @@ CREATE TABLE weir_data.late_rows (
 	windows		text[] NOT NULL,
 	watermark	timestamptz,		-- of the view, when the row came
 	late_by		interval NOT NULL,	-- behind the end of the latest of them
+	diff		smallint NOT NULL,	-- -1: a row that was taken back
 	"row"		jsonb,
 	at			timestamptz NOT NULL
 );
@@ -239,10 +240,62 @@ RETURNS tsrange
 AS 'MODULE_PATHNAME', 'weir_tumble_timestamp'
 LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
+-- All windows that hold ts, in the order of their time.  Any NULL but the
+-- origin gives no row.  The number of rows is size / slide, or what is left of
+-- size / step, which the planner does not know.
+CREATE FUNCTION hop(ts timestamptz, slide interval, size interval,
+					origin timestamptz DEFAULT NULL, tz text DEFAULT 'UTC')
+RETURNS SETOF tstzrange
+AS 'MODULE_PATHNAME', 'weir_hop_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+
+CREATE FUNCTION hop(ts timestamp, slide interval, size interval,
+					origin timestamp DEFAULT NULL)
+RETURNS SETOF tsrange
+AS 'MODULE_PATHNAME', 'weir_hop_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+
+CREATE FUNCTION cumulate(ts timestamptz, step interval, size interval,
+						 origin timestamptz DEFAULT NULL, tz text DEFAULT 'UTC')
+RETURNS SETOF tstzrange
+AS 'MODULE_PATHNAME', 'weir_cumulate_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+
+CREATE FUNCTION cumulate(ts timestamp, step interval, size interval,
+						 origin timestamp DEFAULT NULL)
+RETURNS SETOF tsrange
+AS 'MODULE_PATHNAME', 'weir_cumulate_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+
+-- Raises whenever it is called, also with a NULL: it stands in queries of
+-- continuous views, where the worker does what it says.
+CREATE FUNCTION session(ts timestamptz, gap interval)
+RETURNS tstzrange
+AS 'MODULE_PATHNAME', 'weir_session_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION session(ts timestamp, gap interval)
+RETURNS tsrange
+AS 'MODULE_PATHNAME', 'weir_session_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
 COMMENT ON FUNCTION tumble(timestamptz, interval, timestamptz, text)
 IS 'the window of a fixed size that holds a timestamp; days and months are those of the time zone';
 COMMENT ON FUNCTION tumble(timestamp, interval, timestamp)
 IS 'the window of a fixed size that holds a timestamp';
+
+COMMENT ON FUNCTION hop(timestamptz, interval, interval, timestamptz, text)
+IS 'all windows that hold a timestamp, of windows of a size that begin a slide apart';
+COMMENT ON FUNCTION hop(timestamp, interval, interval, timestamp)
+IS 'all windows that hold a timestamp, of windows of a size that begin a slide apart';
+COMMENT ON FUNCTION cumulate(timestamptz, interval, interval, timestamptz, text)
+IS 'all windows that hold a timestamp, of windows that grow by steps up to a size';
+COMMENT ON FUNCTION cumulate(timestamp, interval, interval, timestamp)
+IS 'all windows that hold a timestamp, of windows that grow by steps up to a size';
+COMMENT ON FUNCTION session(timestamptz, interval)
+IS 'in continuous views: rows of a group less than the gap apart';
+COMMENT ON FUNCTION session(timestamp, interval)
+IS 'in continuous views: rows of a group less than the gap apart';
 
 --------------------------------------------------------------------------
 -- Continuous views: DDL and control

@@ -19,7 +19,6 @@
 /* ---- project.c: from a group to a row of v ---- */
 
 typedef struct WeirProjector WeirProjector;
-typedef struct WeirChangelog WeirChangelog;
 
 /*
  * finishes and state_of (index into states) have plan->n_calls entries.
@@ -57,6 +56,8 @@ typedef struct WeirOutcome
 	Timestamp	upper;
 	bool		was_emitted;	/* the row in v, if there is one, is in the changelog */
 	bool		emits;			/* and the one that v gets shall be */
+	uint32		had;			/* WEIR_GROUP_HAD_* of its panes; compose.c */
+	bool		unsure;			/* v's row may be the same: look before writing */
 	WeirReason	reason;
 	int			cluster;		/* not 0: of all with this number, which are
 								 * neighbours, the -1 come before the +1 */
@@ -73,6 +74,8 @@ extern TupleTableSlot *weir_project(WeirProjector *projector,
 
 /* Frees what rows since the last reset have allocated. */
 extern void weir_projector_reset(WeirProjector *projector);
+
+typedef struct WeirChangelog WeirChangelog;
 
 /* ---- results.c: rows of v ---- */
 
@@ -240,15 +243,19 @@ extern void weir_flush_in_portions(void);
  * Writes the states of n groups, which are to hold the rows of v at results[i];
  * deletes those of the groups that are `gone`, and of groups that have neither
  * rows nor a row of v.  Fills places[i] with the TIDs of the stored rows.
+ *
+ * marks (or NULL): of sessions, the upper bound of the row at results[i].
  */
 extern void weir_write_states(Relation state_table,
 							  const WeirGroupTable *table,
 							  WeirGroup **groups, const bool *gone,
-							  const ItemPointerData *results, int n,
+							  const ItemPointerData *results,
+							  const Timestamp *marks, int n,
 							  ItemPointerData *places);
 
-/* Loads all groups of a state table. */
-extern void weir_load_states(Relation state_table, WeirGroupTable *table);
+/* Loads all groups of a state table; marks go to the words at `mark`, if any. */
+extern void weir_load_states(Relation state_table, WeirGroupTable *table,
+							 Size mark);
 
 /* ---- books.c: positions, status, dead letters ---- */
 
@@ -320,6 +327,7 @@ typedef struct WeirLateRow
 	char	  **windows;		/* as text */
 	TimestampTz watermark;
 	int64		late_by;		/* microseconds, behind the latest of them */
+	int			diff;			/* -1: a row that was taken back */
 	Datum		row;			/* jsonb, or 0 */
 } WeirLateRow;
 

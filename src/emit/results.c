@@ -18,7 +18,8 @@
  *	no			no							nothing; v as without a changelog
  *
  * The row that is taken back is read from v just before it changes there, so it
- * is the very row that was given.  Without a changelog no old row is read.
+ * is the very row that was given.  No old row is read without a changelog, unless
+ * the outcome is `unsure`: it may be that nothing has changed.
  *
  * Nothing is remembered here: the new TIDs go to the caller's placements, which
  * it applies once the transaction has committed.
@@ -43,8 +44,8 @@ typedef struct Results
 
 	/*
 	 * Of the cluster at hand: rows that are given once all are taken back.  A
-	 * merge of sessions says of each that it is no more before it says what has
-	 * become of them.
+	 * merge of sessions says of each that it is no more before it says what
+	 * has become of them.
 	 */
 	int			cluster;
 	int			n_held;
@@ -180,22 +181,28 @@ give_held(Results *results)
 	results->n_held = 0;
 }
 
-/* The same as write_row(), with a changelog: see the table at the top. */
+/*
+ * The same as write_row(), with a look at the old row: see the table at the top.
+ * Without a changelog nothing was emitted, nor shall be.
+ */
 static void
-write_and_tell(Results *results, const WeirOutcome *outcome,
-			   TupleTableSlot *row, WeirPlacement *at)
+compare_and_write(Results *results, const WeirOutcome *outcome,
+				  TupleTableSlot *row, WeirPlacement *at)
 {
 	bool		placed = ItemPointerIsValid(&at->tid);
-	bool		was_emitted = placed && outcome->was_emitted;
-	bool		emits = row != NULL && outcome->emits;
-	WeirReason	reason = reason_of(results, outcome, emits);
+	bool		tells = results->changelog != NULL;
+	bool		was_emitted = tells && placed && outcome->was_emitted;
+	bool		emits = tells && row != NULL && outcome->emits;
+	WeirReason	reason = outcome->reason;
 	bool		same = false;
 
 	if (outcome->cluster != results->cluster)
 		give_held(results);
 	results->cluster = outcome->cluster;
+	if (was_emitted || emits)
+		reason = reason_of(results, outcome, emits);
 
-	if (placed && (was_emitted || emits))
+	if (placed && (was_emitted || emits || (row != NULL && outcome->unsure)))
 	{
 		if (!weir_fetch_row(results->writer, &at->tid, results->old))
 			row_has_vanished(results->v);
@@ -240,7 +247,7 @@ weir_write_results(Relation v, WeirProjector *projector,
 	for (int i = 0; i < n; i++)
 	{
 		const WeirOutcome *outcome = &outcomes[i];
-		TupleTableSlot *row = NULL;
+		TupleTableSlot *row;
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
@@ -252,12 +259,11 @@ weir_write_results(Relation v, WeirProjector *projector,
 		placements[i].tid = outcome->holder->result_tid;
 		if (ItemPointerIsValid(&placements[i].tid))
 			tidy_before(v, outcomes, i, n);
-		if (outcome->words != NULL)
-			row = weir_project(projector, table, outcome);
-		if (changelog == NULL)
+		row = weir_project(projector, table, outcome);
+		if (changelog == NULL && !outcome->unsure)
 			write_row(&results, row, &placements[i]);
 		else
-			write_and_tell(&results, outcome, row, &placements[i]);
+			compare_and_write(&results, outcome, row, &placements[i]);
 		weir_projector_reset(projector);
 	}
 	end(&results);
