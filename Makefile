@@ -17,11 +17,13 @@ OBJS = \
 	src/catalog/adopt_views.o \
 	src/catalog/alter_view.o \
 	src/catalog/control_view.o \
+	src/catalog/changelog_table.o \
 	src/catalog/create_view.o \
 	src/catalog/database_label.o \
 	src/catalog/ddl_hook.o \
 	src/catalog/describe_plan.o \
 	src/catalog/drop_view.o \
+	src/catalog/event_options.o \
 	src/catalog/leave_database.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
@@ -58,6 +60,7 @@ OBJS = \
 	src/fdw/show_message.o \
 	src/fdw/stream_fdw.o \
 	src/fdw/stream_message.o \
+	src/monitor/event_time.o \
 	src/monitor/progress.o \
 	src/monitor/view_functions.o \
 	src/monitor/wait_for.o \

@@ -289,6 +289,8 @@ typedef struct WeirViewTime
 	TimestampTz watermark;		/* DT_NOBEGIN: none yet */
 	TimestampTz emitted;		/* windows that end here or before are in the
 								 * changelog: differs after weir.rebuild */
+	TimestampTz settled;		/* windows that end here or before are frozen,
+								 * whatever the options say now */
 	int32		held_by;		/* the partition that holds it back, or -1 */
 	int64		late_applied;	/* pairs of row and window */
 	int64		late_side;
