@@ -138,6 +138,7 @@ CREATE TABLE weir_data.late_rows (
 	windows		text[] NOT NULL,	-- that the row has missed, as text
 	watermark	timestamptz NOT NULL,
 	late_by		interval NOT NULL,
+	diff		smallint NOT NULL,	-- -1: a row that was taken back
 	"row"		jsonb,				-- what the view reads of it
 	diff		smallint NOT NULL,	-- -1: it was to be taken back
 	at			timestamptz NOT NULL
