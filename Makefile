@@ -112,6 +112,8 @@ OBJS = \
 	src/state/try_states.o \
 	src/state/value_store.o \
 	src/window/calendar.o \
+	src/window/deadlines.o \
+	src/window/watermark.o \
 	src/window/try_windows.o \
 	src/window/window.o \
 	src/window/window_functions.o

@@ -140,7 +140,6 @@ CREATE TABLE weir_data.late_rows (
 	late_by		interval NOT NULL,
 	diff		smallint NOT NULL,	-- -1: a row that was taken back
 	"row"		jsonb,				-- what the view reads of it
-	diff		smallint NOT NULL,	-- -1: it was to be taken back
 	at			timestamptz NOT NULL
 );
 CREATE INDEX late_rows_view ON weir_data.late_rows (view_id, at);
