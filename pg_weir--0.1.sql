@@ -62,7 +62,18 @@ CREATE TABLE weir_data.status (
 	last_commit	timestamptz,
 	commits		bigint NOT NULL DEFAULT 0,
 	commit_us	bigint NOT NULL DEFAULT 0,
-	wal_bytes	bigint NOT NULL DEFAULT 0
+	wal_bytes	bigint NOT NULL DEFAULT 0,
+	watermark	timestamptz,		-- of event time; NULL: none yet
+	emitted		timestamptz,		-- windows that end here or before are in the
+									-- changelog
+	held_by		integer,			-- the partition that holds the watermark back
+	late_applied	bigint NOT NULL DEFAULT 0,	-- pairs of row and window
+	late_side	bigint NOT NULL DEFAULT 0,
+	late_dropped	bigint NOT NULL DEFAULT 0,
+	next_seq	bigint NOT NULL DEFAULT 1,	-- of the changelog: the next weir_seq
+	changes_at	timestamptz,		-- its last weir_at
+	timeline	integer,			-- of the WAL, when next_seq was written
+	notify_skipped	bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
 
 -- The position and the books of one view on one partition:
@@ -81,6 +92,10 @@ CREATE TABLE weir_data.positions (
 	rows_filtered	bigint NOT NULL DEFAULT 0,
 	tombstones	bigint NOT NULL DEFAULT 0,
 	dead_letters	bigint NOT NULL DEFAULT 0,
+	greatest	timestamptz,		-- event time, of views with a watermark
+	watermark	timestamptz,
+	idle		boolean NOT NULL DEFAULT false,
+	lateness	bytea,				-- sketch of it, for watermarks like 'p99'
 	PRIMARY KEY (view_id, partition)
 ) WITH (fillfactor = 20);
 
@@ -111,10 +126,22 @@ CREATE TABLE weir_data.dead_letters (
 );
 CREATE INDEX dead_letters_view ON weir_data.dead_letters (view_id, at);
 
+-- Rows that came too late for the windows that are named.
+CREATE TABLE weir_data.late_rows (
+	view_id		text COLLATE "C" NOT NULL,
+	windows		text[] NOT NULL,
+	watermark	timestamptz,		-- of the view, when the row came
+	late_by		interval NOT NULL,	-- behind the end of the latest of them
+	"row"		jsonb,
+	at			timestamptz NOT NULL
+);
+CREATE INDEX late_rows_view ON weir_data.late_rows (view_id, at);
+
 SELECT pg_catalog.pg_extension_config_dump('weir_data.views', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_data.status', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_data.positions', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
+SELECT pg_catalog.pg_extension_config_dump('weir_data.late_rows', '');
 
 --------------------------------------------------------------------------
 -- Foreign data wrapper for Kafka
