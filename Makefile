@@ -69,9 +69,11 @@ OBJS = \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
+	src/runtime/late.o \
 	src/runtime/member_failures.o \
 	src/runtime/members.o \
 	src/runtime/pinned_settings.o \
+	src/runtime/publish.o \
 	src/runtime/run.o \
 	src/runtime/scout.o \
 	src/runtime/slot_life.o \
