@@ -42,11 +42,11 @@ typedef struct WeirJudgement
 {
 	bool		valid;
 	int64		pane;
-	Timestamp	least_upper;	/* of its windows */
-	int64		first;			/* window */
-	int64		last;
-	int64		n_frozen;		/* the first so many */
+	int64		n_windows;		/* that hold it, up to the first open one */
+	int64		n_frozen;		/* the first so many of them */
 	int64		n_closed;		/* frozen ones included */
+	int64		first;			/* numbers of windows: the first of all, and */
+	int64		last_frozen;
 } WeirJudgement;
 
 Timestamp
@@ -119,16 +119,19 @@ window_as_text(const WeirRun *run, Timestamp lower, Timestamp upper)
 #define MOST_WINDOWS 100
 
 /*
- * Records a row that misses n windows, of which those numbered from `first` or,
- * of a session, the one with these bounds are shown.
+ * Records a row that misses n windows, of which the last are shown: those up to
+ * number `last`, or of a session the one with these bounds.
  */
 static void
-record(WeirRun *run, int64 n, int64 first, Timestamp lower, Timestamp upper,
-	   int diff)
+record(WeirRun *run, int64 n, int64 first, int64 last,
+	   Timestamp session_lower, Timestamp session_upper, int diff)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	int			shown = (int) Min(n, MOST_WINDOWS);
-	char	  **windows;
+	int			shown = 0;
+	char	   *windows[MOST_WINDOWS];
+	Timestamp	lower = session_lower;
+	Timestamp	upper = session_upper;
+	Timestamp	latest = session_upper;
 	Datum		row;
 	WeirLateRow *late;
 
@@ -139,14 +142,16 @@ record(WeirRun *run, int64 n, int64 first, Timestamp lower, Timestamp upper,
 		return;
 	}
 	/* what raises comes first */
-	windows = palloc(sizeof(char *) * shown);
-	for (int i = 0; i < shown; i++)
-	{
-		if (run->window.kind != WEIR_SESSION &&
-			!weir_window_bounds(&run->window, first + n - shown + i, &lower, &upper))
-			elog(ERROR, "window has no bounds");
-		windows[i] = window_as_text(run, lower, upper);
-	}
+	if (run->window.kind == WEIR_SESSION)
+		windows[shown++] = window_as_text(run, lower, upper);
+	else
+		for (int64 w = Max(first, last - MOST_WINDOWS + 1); w <= last; w++)
+		{
+			if (!weir_window_bounds(&run->window, w, &lower, &upper))
+				continue;
+			windows[shown++] = window_as_text(run, lower, upper);
+			latest = upper;
+		}
 	row = row_as_jsonb(run);
 
 	MemoryContextSwitchTo(run->interval);
@@ -157,7 +162,7 @@ record(WeirRun *run, int64 n, int64 first, Timestamp lower, Timestamp upper,
 		late->windows[i] = pstrdup(windows[i]);
 	late->watermark = run->time.watermark;
 	/* behind the end of its latest window */
-	late->late_by = run->time.watermark - upper;
+	late->late_by = run->time.watermark - latest;
 	late->diff = diff;
 	late->row = PointerGetDatum(PG_DETOAST_DATUM_COPY(row));
 	run->late_rows = lappend(run->late_rows, late);
@@ -187,7 +192,7 @@ judge_session(WeirRun *run, Timestamp ts, const char *image, uint32 len,
 	weir_session_around(run->composer, image, len, ts, &least_upper, &upper);
 	if (is_frozen(run, Min(least_upper, upper)))
 	{
-		record(run, 1, 0, ts, upper, diff);
+		record(run, 1, 0, 0, ts, upper, diff);
 		return WEIR_LATE_ALTOGETHER;
 	}
 	if (!is_closed(run, Min(least_upper, upper)))
@@ -203,22 +208,26 @@ judge_pane(WeirRun *run, WeirJudgement *judgement, int64 pane)
 	const WeirWindow *window = &run->window;
 	Timestamp	lower;
 	Timestamp	upper;
+	int64		last;
 
 	judgement->valid = false;
 	judgement->pane = pane;
-	judgement->n_frozen = judgement->n_closed = 0;
-	weir_windows_of(window, pane, &judgement->first, &judgement->last);
-	for (int64 w = judgement->first; w <= judgement->last; w++)
+	judgement->n_windows = judgement->n_frozen = judgement->n_closed = 0;
+	weir_windows_of(window, pane, &judgement->first, &last);
+	for (int64 w = judgement->first; w <= last; w++)
 	{
 		if (!weir_window_bounds(window, w, &lower, &upper))
-			elog(ERROR, "window has no bounds");
-		if (w == judgement->first)
-			judgement->least_upper = upper;
+			continue;
+		judgement->n_windows++;
+		/* they end one after the other */
 		if (!is_closed(run, upper))
 			break;
 		judgement->n_closed++;
 		if (is_frozen(run, upper))
+		{
 			judgement->n_frozen++;
+			judgement->last_frozen = w;
+		}
 	}
 	judgement->valid = true;
 }
@@ -242,8 +251,9 @@ weir_judge_row(WeirRun *run, Timestamp ts, int64 pane,
 	if (judgement->n_closed == 0)
 		return WEIR_IN_TIME;
 	if (judgement->n_frozen > 0)
-		record(run, judgement->n_frozen, judgement->first, 0, 0, diff);
-	if (judgement->n_frozen > judgement->last - judgement->first)
+		record(run, judgement->n_frozen, judgement->first,
+			   judgement->last_frozen, 0, 0, diff);
+	if (judgement->n_frozen == judgement->n_windows)
 		return WEIR_LATE_ALTOGETHER;
 	if (judgement->n_closed == judgement->n_frozen)
 		return WEIR_IN_TIME;	/* for all that it is folded into */

@@ -156,9 +156,8 @@ next_deadline(WeirRun *run, WeirGroup *group, int64 pane, TimestampTz watermark)
 		weir_windows_of(&run->window, pane, &first, &last);
 		for (int64 w = first; w <= last; w++)
 		{
-			if (!weir_window_bounds(&run->window, w, &lower, &upper))
-				elog(ERROR, "window has no bounds");
-			if (upper > watermark)
+			if (weir_window_bounds(&run->window, w, &lower, &upper) &&
+				upper > watermark)
 				return upper;
 		}
 	}
