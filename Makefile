@@ -127,10 +127,9 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
+REGRESS = tumble event_options changelog_relation hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan push_stream retract row_image
-REGRESS += window_panes query_plan push_stream retract
+REGRESS += query_plan push_stream retract row_image window_panes
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 
