@@ -44,6 +44,8 @@ OBJS = \
 	src/decode/try_decode.o \
 	src/emit/books.o \
 	src/emit/changelog.o \
+	src/emit/compose.o \
+	src/emit/compose_session.o \
 	src/emit/project.o \
 	src/emit/replace.o \
 	src/emit/results.o \
@@ -51,6 +53,7 @@ OBJS = \
 	src/emit/row_writer.o \
 	src/emit/states.o \
 	src/emit/tidy.o \
+	src/emit/try_compose.o \
 	src/emit/try_row_image.o \
 	src/fdw/kafka_encode.o \
 	src/fdw/kafka_fdw.o \
