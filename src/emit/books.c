@@ -76,11 +76,11 @@ static Statement update_status = {
 
 static Statement insert_late_row = {
 	.sql = "INSERT INTO weir_data.late_rows (view_id, windows, watermark, late_by,"
-	" \"row\", at, diff)"
+	" diff, \"row\", at)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7)",
 	.n_args = 7,
-	.types = {TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INTERVALOID, JSONBOID,
-	TIMESTAMPTZOID, INT2OID}
+	.types = {TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INTERVALOID, INT2OID,
+	JSONBOID, TIMESTAMPTZOID}
 };
 
 static Statement insert_dead_letter = {
@@ -257,11 +257,11 @@ weir_write_late_row(const char *view_id, const WeirLateRow *row)
 												-1, false, TYPALIGN_INT));
 	set_time(&values[2], &nulls[2], row->watermark);
 	values[3] = IntervalPGetDatum(late_by);
-	values[4] = row->row;
+	values[4] = Int16GetDatum(row->diff);
+	values[5] = row->row;
 	if (row->row == (Datum) 0)
-		nulls[4] = 'n';
-	values[5] = TimestampTzGetDatum(weir_now());
-	values[6] = Int16GetDatum(row->diff);
+		nulls[5] = 'n';
+	values[6] = TimestampTzGetDatum(weir_now());
 	run(&insert_late_row, values, nulls);
 }
 

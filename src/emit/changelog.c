@@ -215,7 +215,7 @@ open_order(Relation rel)
 				 errmsg("the changelog \"%s\" has lost its primary key",
 						RelationGetRelationName(rel)),
 				 errdetail("Without it, old rows cannot be found and deleted."),
-				 errhint("Make (weir_seq) its primary key, and then run weir.resume on the view.")));
+				 errhint("Make (weir_seq) its primary key.")));
 	return index;
 }
 
