@@ -94,10 +94,13 @@ describe(const Query *query)
 		if (!OidIsValid(key->hash_function))
 			appendStringInfoString(&out, ", NOT hashed");
 		if (key->is_window)
-			appendStringInfo(&out, ", %s",
-							 plan->window_key == i ? "window" : "NOT the window");
+			appendStringInfo(&out, ", %s of %s",
+							 plan->window_key == i ? "window" : "NOT the window",
+							 weir_window_name(plan->window_kind));
 		if (key->result_column != 0)
 			appendStringInfo(&out, ", column %d", key->result_column);
+		if (key->is_window && key->result_column != plan->window_column)
+			appendStringInfoString(&out, ", NOT the column of the window");
 	}
 	for (i = 0; i < plan->n_calls; i++)
 	{

@@ -44,7 +44,9 @@ weir_run_watermark(WeirRun *run, TimestampTz *next_idle, int32 *held_by)
 	WeirEventTime **times = palloc(sizeof(WeirEventTime *) * Max(n, 1));
 	bool	   *at_end = palloc(sizeof(bool) * Max(n, 1));
 	TimestampTz watermark;
+	TimestampTz now = weir_now();
 	int			holder;
+	bool		all_at_end = true;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -54,10 +56,14 @@ weir_run_watermark(WeirRun *run, TimestampTz *next_idle, int32 *held_by)
 		times[i] = &books->time;
 		at_end[i] = run->def->source_kind != WEIR_SOURCE_KAFKA ||
 			(books->source_end >= 0 && books->position >= books->source_end);
+		all_at_end = all_at_end && at_end[i];
 	}
 	watermark = weir_view_watermark(times, at_end, n, rule,
-									run->time.watermark, weir_now(),
+									run->time.watermark, now,
 									&holder, next_idle);
+	/* the broker may know by then that there is nothing more */
+	if (!all_at_end && rule->idle_timeout >= 0)
+		*next_idle = Min(*next_idle, now + USECS_PER_SEC);
 	*held_by = holder >= 0 ? run->books[holder].partition : -1;
 	pfree(times);
 	pfree(at_end);
@@ -350,8 +356,7 @@ is_wanted(void *arg, Timestamp lower, Timestamp upper)
 		return wanted->closing;
 	/* what a backfill has not published yet was never frozen */
 	return wanted->closed &&
-		(run->backfilling ||
-		 weir_time_add(upper, lateness(run)) > run->time.watermark);
+		(run->backfilling || upper > run->time.settled);
 }
 
 static void
@@ -507,6 +512,7 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 
 	staged->run = run;
 	staged->watermark = run->time.watermark;
+	staged->settled = run->time.settled;
 	staged->next_idle = DT_NOEND;
 	staged->seq = run->time.seq;
 	staged->at = Max(weir_now(), run->time.at + 1);
@@ -515,6 +521,8 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 		staged->watermark = weir_run_watermark(run, &staged->next_idle,
 											   &staged->held_by);
 		moved = staged->watermark > run->time.watermark;
+		staged->settled = Max(run->time.settled,
+							  weir_time_add(staged->watermark, -lateness(run)));
 	}
 	if (!staged->publishes)
 		return;
@@ -735,6 +743,7 @@ weir_apply_staged(WeirStaged *staged)
 		run->publish_now = run->unsure = false;
 	}
 	run->time.watermark = staged->watermark;
+	run->time.settled = staged->settled;
 	if (staged->publishes)
 		run->time.emitted = staged->watermark;
 	run->time.held_by = staged->held_by;

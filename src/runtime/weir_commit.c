@@ -209,12 +209,10 @@ write_results(WeirRun *run, Relation v, WeirStaged *staged)
 										 staged->at);
 	if (staged->replaces)
 	{
-		Timestamp	settled = DT_NOBEGIN;
+		/* what a backfill has not published yet was never frozen */
+		Timestamp	settled = run->backfilling ? DT_NOBEGIN : run->time.settled;
 		Timestamp	emitted = DT_NOBEGIN;
 
-		if (!run->backfilling && run->has_watermark)
-			settled = weir_time_add(run->time.watermark,
-									-options->allowed_lateness);
 		if (options->changelog == WEIR_CHANGELOG_ALL)
 			emitted = DT_NOEND;
 		else if (options->changelog == WEIR_CHANGELOG_FINAL)
@@ -281,6 +279,7 @@ write_status(WeirRun *run, WeirStaged *staged, bool backfilling)
 	status.wal_bytes = run->wal_bytes;
 	status.time = run->time;
 	status.time.watermark = staged->watermark;
+	status.time.settled = staged->settled;
 	if (staged->publishes)
 		status.time.emitted = staged->watermark;
 	status.time.held_by = staged->held_by;
@@ -328,9 +327,6 @@ write_run(WeirRun *run, WeirStaged *staged)
 	weir_write_books(run->def->id, run->books, run->n_books);
 	WEIR_FAULT("commit-positions");
 
-	if (staged->notified)
-		weir_notify(run->def->channel, staged->seq - 1,
-					&run->time.notify_skipped);
 	write_status(run, staged, backfilling);
 	replorigin_session_origin = InvalidRepOriginId;
 	PopActiveSnapshot();
@@ -380,6 +376,23 @@ record_slot(XLogRecPtr confirm)
 	PopActiveSnapshot();
 }
 
+/*
+ * Last of all, for the sake of the lock that it takes.  What could not be said is
+ * on record from the next commit on.
+ */
+static void
+notify(WeirStaged *staged, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		WeirRun    *run = staged[i].run;
+
+		if (staged[i].notified)
+			weir_notify(run->def->channel, staged[i].seq - 1,
+						&run->time.notify_skipped);
+	}
+}
+
 WeirRun *
 weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 {
@@ -411,6 +424,7 @@ weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 		current = NULL;
 		if (!XLogRecPtrIsInvalid(confirm))
 			record_slot(confirm);
+		notify(staged, n);
 		WEIR_FAULT("commit-before");
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(caller);
