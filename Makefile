@@ -43,10 +43,18 @@ OBJS = \
 	src/decode/json_text.o \
 	src/decode/try_decode.o \
 	src/emit/books.o \
+	src/emit/compose.o \
+	src/emit/compose_session.o \
+	src/emit/changelog.o \
 	src/emit/project.o \
+	src/emit/replace.o \
 	src/emit/results.o \
+	src/emit/row_image.o \
+	src/emit/row_writer.o \
 	src/emit/states.o \
 	src/emit/tidy.o \
+	src/emit/try_compose.o \
+	src/emit/try_row_image.o \
 	src/fdw/kafka_encode.o \
 	src/fdw/kafka_fdw.o \
 	src/fdw/kafka_insert.o \
@@ -119,7 +127,7 @@ endif
 
 REGRESS = tumble event_options changelog_relation hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan push_stream retract
+REGRESS += query_plan push_stream retract row_image
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 

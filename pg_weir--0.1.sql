@@ -139,6 +139,7 @@ CREATE TABLE weir_data.late_rows (
 	watermark	timestamptz,		-- of the view, when the row came
 	late_by		interval NOT NULL,	-- behind the end of the latest of them
 	"row"		jsonb,				-- what the view reads of it
+	diff		smallint NOT NULL,	-- -1: it was to be taken back
 	at			timestamptz NOT NULL
 );
 CREATE INDEX late_rows_view ON weir_data.late_rows (view_id, at);
@@ -637,6 +638,7 @@ SELECT d.view::pg_catalog.regclass AS view,
 	l.watermark,
 	l.late_by,
 	CASE WHEN pg_catalog.pg_has_role(d.owner, 'USAGE') THEN l."row" END AS "row",
+	l.diff,
 	l.at
 FROM weir_data.definitions() d
 	JOIN weir_data.late_rows l ON l.view_id OPERATOR(pg_catalog.=) d.id

@@ -19,7 +19,6 @@
 /* ---- project.c: from a group to a row of v ---- */
 
 typedef struct WeirProjector WeirProjector;
-typedef struct WeirChangelog WeirChangelog;
 
 /*
  * finishes and state_of (index into states) have plan->n_calls entries.
