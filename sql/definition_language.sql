@@ -166,7 +166,7 @@ CALL try($$ SELECT weir.hop(ts, '1 min', '5 min') w, unnest(tags) t, count(*) FR
 -- Lengths and gaps are literals, and right.
 CALL try($$ SELECT weir.hop(ts, amount * interval '1 min', '5 min') w, count(*) FROM clicks GROUP BY w $$);
 CALL try($$ SELECT weir.session(ts, amount * interval '1 min') w, count(*) FROM clicks GROUP BY w $$);
-CALL try($$ SELECT weir.hop(ts, '1 min', '1 day') w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.hop(ts, '1 hour', '1 day', tz => 'Europe/Paris') w, count(*) FROM clicks GROUP BY w $$);
 CALL try($$ SELECT weir.hop(ts, '0', '1 min') w, count(*) FROM clicks GROUP BY w $$);
 CALL try($$ SELECT weir.hop(ts, '1 min', NULL) w, count(*) FROM clicks GROUP BY w $$);
 CALL try($$ SELECT weir.cumulate(ts, '2 min', '5 min') w, count(*) FROM clicks GROUP BY w $$);

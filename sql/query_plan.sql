@@ -138,7 +138,7 @@ CREATE VIEW stored_session AS
 SELECT weir_test_plan('stored_session'::regclass);
 SELECT weir_test_plan(pg_get_viewdef('stored_session')) = weir_test_plan('stored_session'::regclass) AS same;
 
-DROP VIEW stored;
+DROP VIEW stored, stored_hop, stored_session;
 DROP FUNCTION weir_test_plan(text);
 DROP FUNCTION weir_test_plan(regclass);
 DROP FOREIGN TABLE clicks;
