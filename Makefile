@@ -68,6 +68,7 @@ OBJS = \
 	src/monitor/view_functions.o \
 	src/monitor/wait_for.o \
 	src/pg_weir.o \
+	src/runtime/align.o \
 	src/runtime/backfill.o \
 	src/runtime/backfill_process.o \
 	src/runtime/backfill_scan.o \
