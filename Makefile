@@ -66,9 +66,11 @@ OBJS = \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
+	src/runtime/late.o \
 	src/runtime/member_failures.o \
 	src/runtime/members.o \
 	src/runtime/pinned_settings.o \
+	src/runtime/publish.o \
 	src/runtime/run.o \
 	src/runtime/scout.o \
 	src/runtime/slot_life.o \
@@ -99,7 +101,9 @@ OBJS = \
 	src/state/try_states.o \
 	src/state/value_store.o \
 	src/window/calendar.o \
-	src/window/tumble.o
+	src/window/try_windows.o \
+	src/window/window.o \
+	src/window/window_functions.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = -lrdkafka
@@ -110,7 +114,7 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
+REGRESS = tumble hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
 REGRESS += query_plan push_stream retract
 endif

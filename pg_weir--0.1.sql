@@ -62,7 +62,18 @@ CREATE TABLE weir_data.status (
 	last_commit	timestamptz,
 	commits		bigint NOT NULL DEFAULT 0,
 	commit_us	bigint NOT NULL DEFAULT 0,
-	wal_bytes	bigint NOT NULL DEFAULT 0
+	wal_bytes	bigint NOT NULL DEFAULT 0,
+	watermark	timestamptz,		-- of event time; NULL: none yet
+	emitted		timestamptz,		-- windows that end here or before are in the
+									-- changelog
+	held_by		integer,			-- the partition that holds the watermark back
+	late_applied	bigint NOT NULL DEFAULT 0,	-- pairs of row and window
+	late_side	bigint NOT NULL DEFAULT 0,
+	late_dropped	bigint NOT NULL DEFAULT 0,
+	next_seq	bigint NOT NULL DEFAULT 1,	-- of the changelog: the next weir_seq
+	changes_at	timestamptz,		-- its last weir_at
+	timeline	integer,			-- of the WAL, when next_seq was written
+	notify_skipped	bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
 
 -- The position and the books of one view on one partition:
@@ -81,6 +92,10 @@ CREATE TABLE weir_data.positions (
 	rows_filtered	bigint NOT NULL DEFAULT 0,
 	tombstones	bigint NOT NULL DEFAULT 0,
 	dead_letters	bigint NOT NULL DEFAULT 0,
+	greatest	timestamptz,		-- event time, of views with a watermark
+	watermark	timestamptz,
+	idle		boolean NOT NULL DEFAULT false,
+	lateness	bytea,				-- sketch of it, for watermarks like 'p99'
 	PRIMARY KEY (view_id, partition)
 ) WITH (fillfactor = 20);
 
@@ -111,10 +126,22 @@ CREATE TABLE weir_data.dead_letters (
 );
 CREATE INDEX dead_letters_view ON weir_data.dead_letters (view_id, at);
 
+-- Rows that came too late for the windows that are named.
+CREATE TABLE weir_data.late_rows (
+	view_id		text COLLATE "C" NOT NULL,
+	windows		text[] NOT NULL,
+	watermark	timestamptz,		-- of the view, when the row came
+	late_by		interval NOT NULL,	-- behind the end of the latest of them
+	"row"		jsonb,
+	at			timestamptz NOT NULL
+);
+CREATE INDEX late_rows_view ON weir_data.late_rows (view_id, at);
+
 SELECT pg_catalog.pg_extension_config_dump('weir_data.views', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_data.status', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_data.positions', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_data.dead_letters', '');
+SELECT pg_catalog.pg_extension_config_dump('weir_data.late_rows', '');
 
 --------------------------------------------------------------------------
 -- Foreign data wrapper for Kafka
@@ -212,10 +239,62 @@ RETURNS tsrange
 AS 'MODULE_PATHNAME', 'weir_tumble_timestamp'
 LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
+-- All windows that hold ts, in the order of their time.  Any NULL but the
+-- origin gives no row.  The number of rows is size / slide, or what is left of
+-- size / step, which the planner does not know.
+CREATE FUNCTION hop(ts timestamptz, slide interval, size interval,
+					origin timestamptz DEFAULT NULL, tz text DEFAULT 'UTC')
+RETURNS SETOF tstzrange
+AS 'MODULE_PATHNAME', 'weir_hop_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+
+CREATE FUNCTION hop(ts timestamp, slide interval, size interval,
+					origin timestamp DEFAULT NULL)
+RETURNS SETOF tsrange
+AS 'MODULE_PATHNAME', 'weir_hop_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+
+CREATE FUNCTION cumulate(ts timestamptz, step interval, size interval,
+						 origin timestamptz DEFAULT NULL, tz text DEFAULT 'UTC')
+RETURNS SETOF tstzrange
+AS 'MODULE_PATHNAME', 'weir_cumulate_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+
+CREATE FUNCTION cumulate(ts timestamp, step interval, size interval,
+						 origin timestamp DEFAULT NULL)
+RETURNS SETOF tsrange
+AS 'MODULE_PATHNAME', 'weir_cumulate_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 10;
+
+-- Raises whenever it is called, also with a NULL: it stands in queries of
+-- continuous views, where the worker does what it says.
+CREATE FUNCTION session(ts timestamptz, gap interval)
+RETURNS tstzrange
+AS 'MODULE_PATHNAME', 'weir_session_timestamptz'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION session(ts timestamp, gap interval)
+RETURNS tsrange
+AS 'MODULE_PATHNAME', 'weir_session_timestamp'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
 COMMENT ON FUNCTION tumble(timestamptz, interval, timestamptz, text)
 IS 'the window of a fixed size that holds a timestamp; days and months are those of the time zone';
 COMMENT ON FUNCTION tumble(timestamp, interval, timestamp)
 IS 'the window of a fixed size that holds a timestamp';
+
+COMMENT ON FUNCTION hop(timestamptz, interval, interval, timestamptz, text)
+IS 'all windows that hold a timestamp, of windows of a size that begin a slide apart';
+COMMENT ON FUNCTION hop(timestamp, interval, interval, timestamp)
+IS 'all windows that hold a timestamp, of windows of a size that begin a slide apart';
+COMMENT ON FUNCTION cumulate(timestamptz, interval, interval, timestamptz, text)
+IS 'all windows that hold a timestamp, of windows that grow by steps up to a size';
+COMMENT ON FUNCTION cumulate(timestamp, interval, interval, timestamp)
+IS 'all windows that hold a timestamp, of windows that grow by steps up to a size';
+COMMENT ON FUNCTION session(timestamptz, interval)
+IS 'in continuous views: rows of a group less than the gap apart';
+COMMENT ON FUNCTION session(timestamp, interval)
+IS 'in continuous views: rows of a group less than the gap apart';
 
 --------------------------------------------------------------------------
 -- Continuous views: DDL and control

@@ -277,7 +277,7 @@ accept_from_function(RangeTblEntry *rte, WeirFrom *from, int rti)
 	function = linitial_node(RangeTblFunction, rte->functions);
 	call = (FuncExpr *) function->funcexpr;
 
-	if (!IsA(call, FuncExpr) || !weir_is_tumble(call->funcid))
+	if (!IsA(call, FuncExpr) || weir_window_kind(call->funcid) == WEIR_NO_WINDOW)
 		weir_refuse("continuous views do not support functions in FROM, other than the window function",
 					"Call the function in the select list, in WHERE or in GROUP BY.");
 	if (from->window_call != NULL)

@@ -228,7 +228,7 @@ find_window_key(List *raw_keys)
 	{
 		Node	   *key = lfirst(lc);
 
-		if (!IsA(key, FuncExpr) || !weir_is_tumble(((FuncExpr *) key)->funcid))
+		if (!IsA(key, FuncExpr) || weir_window_kind(((FuncExpr *) key)->funcid) == WEIR_NO_WINDOW)
 			continue;
 		if (found != NULL)
 			weir_refuse("continuous views support one window function only",
@@ -250,7 +250,7 @@ refuse_stray_window_walker(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
-	if (IsA(node, FuncExpr) && weir_is_tumble(((FuncExpr *) node)->funcid))
+	if (IsA(node, FuncExpr) && weir_window_kind(((FuncExpr *) node)->funcid) != WEIR_NO_WINDOW)
 	{
 		if (stray->window_key == NULL)
 			weir_refuse("the window of a continuous view must be in GROUP BY",
@@ -371,11 +371,13 @@ make_keys(WeirPlan *plan, List *raw_keys)
 
 		/* a window of constants only has been folded, and is a plain key */
 		if (IsA(key->expr, FuncExpr) &&
-			weir_is_tumble(((FuncExpr *) key->expr)->funcid))
+			weir_window_kind(((FuncExpr *) key->expr)->funcid) != WEIR_NO_WINDOW)
 		{
 			check_window_arguments(key);
 			key->is_window = true;
 			plan->window_key = i;
+			plan->window_kind =
+				weir_window_kind(((FuncExpr *) key->expr)->funcid);
 		}
 	}
 }
@@ -389,7 +391,7 @@ static void
 check_window_arguments(const WeirKey *key)
 {
 	FuncExpr   *call = (FuncExpr *) key->expr;
-	WeirTumble	tumble;
+	WeirWindow	window;
 	ListCell   *lc;
 
 	for_each_from(lc, call->args, 1)
@@ -398,7 +400,7 @@ check_window_arguments(const WeirKey *key)
 			weir_refuse("the size, origin and time zone of a window must be constants in a continuous view",
 						"Write them as literals.");
 	}
-	weir_tumble_prepare(&tumble, call);
+	weir_window_prepare(&window, call);
 }
 
 static void
@@ -435,6 +437,8 @@ find_result_columns(WeirPlan *plan)
 			plan->keys[var->varattno - 1].result_column == 0)
 			plan->keys[var->varattno - 1].result_column = target->resno;
 	}
+	if (plan->window_key >= 0)
+		plan->window_column = plan->keys[plan->window_key].result_column;
 }
 
 /*

@@ -16,6 +16,7 @@
 #include "nodes/bitmapset.h"
 #include "nodes/parsenodes.h"
 #include "nodes/primnodes.h"
+#include "window/window.h"
 
 /* One GROUP BY expression.  Vars in expr are of the source, with varno 1. */
 typedef struct WeirKey
@@ -26,7 +27,7 @@ typedef struct WeirKey
 	Oid			collation;
 	Oid			eq_function;	/* of the default equality of the type */
 	Oid			hash_function;	/* 32-bit, matches eq_function */
-	bool		is_window;		/* expr is a FuncExpr of weir.tumble */
+	bool		is_window;		/* expr is a call of the window function */
 	AttrNumber	result_column;	/* a column of v that shows it bare, or 0 */
 } WeirKey;
 
@@ -51,6 +52,8 @@ typedef struct WeirPlan
 	int			n_keys;
 	WeirKey    *keys;
 	int			window_key;		/* index into keys, or -1 */
+	WeirWindowKind window_kind;
+	AttrNumber	window_column;	/* of v, that shows the window bare, or 0 */
 	int			n_calls;
 	WeirAggregateCall *calls;
 	bool		grand_total;	/* no GROUP BY: one row, also over no input */

@@ -102,7 +102,8 @@ weir_make_state_table(const char *id)
 	const char *name = psprintf("state_%s", id);
 
 	weir_run_sql(psprintf("CREATE TABLE %s (hash pg_catalog.int8 NOT NULL,"
-						  " result pg_catalog.tid, state pg_catalog.bytea)"
+						  " result pg_catalog.tid, state pg_catalog.bytea,"
+						  " published pg_catalog.int8)"
 						  " USING heap WITH (fillfactor = 45)",
 						  quote_qualified_identifier(WEIR_DATA_SCHEMA, name)),
 				 0, NULL, NULL);

@@ -119,6 +119,7 @@ typedef struct WeirViewDef
 	Oid			query_view;		/* weir_data.query_<id> */
 	Oid			state_table;	/* weir_data.state_<id> */
 	Oid			changelog;		/* <view>_changes, InvalidOid if there is none */
+	char		channel[NAMEDATALEN];	/* for NOTIFY */
 	bool		windowed;		/* Q has a window, as a column of v */
 	Oid			source;			/* the stream in FROM */
 	WeirSourceKind source_kind;

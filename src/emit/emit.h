@@ -19,6 +19,7 @@
 /* ---- project.c: from a group to a row of v ---- */
 
 typedef struct WeirProjector WeirProjector;
+typedef struct WeirChangelog WeirChangelog;
 
 /*
  * finishes and state_of (index into states) have plan->n_calls entries.
@@ -56,6 +57,8 @@ typedef struct WeirOutcome
 	Timestamp	upper;
 	bool		was_emitted;	/* the row in v, if there is one, is in the changelog */
 	bool		emits;			/* and the one that v gets shall be */
+	uint32		had;			/* WEIR_GROUP_HAD_* of its panes; compose.c */
+	bool		unsure;			/* v's row may be the same: look before writing */
 	WeirReason	reason;
 	int			cluster;		/* not 0: of all with this number, which are
 								 * neighbours, the -1 come before the +1 */
@@ -72,6 +75,8 @@ extern TupleTableSlot *weir_project(WeirProjector *projector,
 
 /* Frees what rows since the last reset have allocated. */
 extern void weir_projector_reset(WeirProjector *projector);
+
+typedef struct WeirChangelog WeirChangelog;
 
 /* ---- results.c: rows of v ---- */
 
@@ -106,7 +111,7 @@ typedef struct WeirPlacement
 extern void weir_write_results(Relation v, WeirProjector *projector,
 							   const WeirGroupTable *table,
 							   const WeirOutcome *outcomes, int n,
-							   struct WeirChangelog *changelog,
+							   WeirChangelog *changelog,
 							   WeirPlacement *placements);
 
 /*
@@ -124,16 +129,15 @@ extern void weir_replace_results(Relation v, WeirProjector *projector,
 								 const WeirOutcome *outcomes, int n,
 								 AttrNumber window_column,
 								 Timestamp settled, Timestamp emitted,
-								 struct WeirChangelog *changelog,
+								 WeirChangelog *changelog,
 								 WeirPlacement *placements);
 
 /* ---- changelog.c: rows of <view>_changes ---- */
 
-typedef struct WeirChangelog WeirChangelog;
-
 /*
  * In the commit's transaction, as the view's owner; relid is the changelog of a
- * view with these columns.  seq: the first weir_seq that is free.
+ * view with these columns.  seq: the first weir_seq that is free.  Raises 55000
+ * when it is gone, or no longer what we have made.
  */
 extern WeirChangelog *weir_changelog_begin(Oid relid, TupleDesc columns,
 										   int64 seq, TimestampTz watermark,
@@ -143,6 +147,9 @@ extern WeirChangelog *weir_changelog_begin(Oid relid, TupleDesc columns,
 extern void weir_changelog_add(WeirChangelog *changelog, int diff,
 							   WeirReason reason, TupleTableSlot *row);
 
+/* What it was begun with. */
+extern TimestampTz weir_changelog_watermark(const WeirChangelog *changelog);
+
 /* Writes what is left and closes; returns the next weir_seq. */
 extern int64 weir_changelog_end(WeirChangelog *changelog);
 
@@ -151,6 +158,14 @@ extern int64 weir_changelog_end(WeirChangelog *changelog);
  * returns how many.  In a transaction, as the view's owner.
  */
 extern int64 weir_changelog_expire(Oid relid, TimestampTz before, int most);
+
+/*
+ * NOTIFY on the channel when this transaction commits; the payload is seq, the
+ * last that was written.  If it cannot be done without a risk for the commit, it
+ * is not, and *skipped is raised.  Holds a lock from here on for which everybody
+ * waits who commits a NOTIFY: call it last, after the rows of all views.
+ */
+extern void weir_notify(const char *channel, int64 seq, int64 *skipped);
 
 /* ---- compose.c: windows of several panes ---- */
 
@@ -229,15 +244,19 @@ extern void weir_flush_in_portions(void);
  * Writes the states of n groups, which are to hold the rows of v at results[i];
  * deletes those of the groups that are `gone`, and of groups that have neither
  * rows nor a row of v.  Fills places[i] with the TIDs of the stored rows.
+ *
+ * marks (or NULL): of sessions, the upper bound of the row at results[i].
  */
 extern void weir_write_states(Relation state_table,
 							  const WeirGroupTable *table,
 							  WeirGroup **groups, const bool *gone,
-							  const ItemPointerData *results, int n,
+							  const ItemPointerData *results,
+							  const Timestamp *marks, int n,
 							  ItemPointerData *places);
 
-/* Loads all groups of a state table. */
-extern void weir_load_states(Relation state_table, WeirGroupTable *table);
+/* Loads all groups of a state table; marks go to the words at `mark`, if any. */
+extern void weir_load_states(Relation state_table, WeirGroupTable *table,
+							 Size mark);
 
 /* ---- books.c: positions, status, dead letters ---- */
 
@@ -309,6 +328,7 @@ typedef struct WeirLateRow
 	char	  **windows;		/* as text */
 	TimestampTz watermark;
 	int64		late_by;		/* microseconds, behind the latest of them */
+	int			diff;			/* -1: a row that was taken back */
 	Datum		row;			/* jsonb, or 0 */
 } WeirLateRow;
 

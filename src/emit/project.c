@@ -20,7 +20,7 @@ struct WeirProjector
 {
 	int			n_keys;
 	int			window_key;
-	WeirTumble	window;
+	WeirWindow	window;
 	int			n_calls;
 	const WeirKeyFormat *format;
 	WeirState  *states;
@@ -36,7 +36,7 @@ struct WeirProjector
 
 WeirProjector *
 weir_projector_create(const WeirPlan *plan, const WeirKeyFormat *format,
-					  const WeirTumble *window, WeirState *states,
+					  const WeirWindow *window, WeirState *states,
 					  const WeirFinish *finishes, const int *state_of)
 {
 	WeirProjector *projector = palloc0(sizeof(*projector));
@@ -93,35 +93,28 @@ weir_projector_desc(const WeirProjector *projector)
 
 TupleTableSlot *
 weir_project(WeirProjector *projector, const WeirGroupTable *table,
-			 const WeirGroup *group)
+			 const WeirOutcome *outcome)
 {
 	TupleTableSlot *slot = projector->group_slot;
-	const char *words = WEIR_GROUP_WORDS(group);
 	MemoryContext old;
 
+	if (outcome->words == NULL)
+		return NULL;
 	old = MemoryContextSwitchTo(projector->econtext->ecxt_per_tuple_memory);
 	ExecClearTuple(slot);
-	weir_key_read(projector->format, weir_group_key(table, group),
+	weir_key_read(projector->format, weir_group_key(table, outcome->holder),
 				  slot->tts_values, slot->tts_isnull);
-	if (projector->window_key >= 0 && !slot->tts_isnull[projector->window_key])
-	{
-		Timestamp	lower;
-		Timestamp	upper;
-
-		/* a window is known by its lower bound, which it holds itself */
-		lower = DatumGetTimestamp(slot->tts_values[projector->window_key]);
-		if (!weir_tumble_assign(&projector->window, lower, &lower, &upper))
-			elog(ERROR, "stored window has no bounds");
+	if (outcome->has_window)
 		slot->tts_values[projector->window_key] =
-			weir_window_range(&projector->window, lower, upper);
-	}
+			weir_window_range(&projector->window, outcome->lower,
+							  outcome->upper);
 	for (int i = 0; i < projector->n_calls; i++)
 	{
 		WeirState  *state = &projector->states[projector->state_of[i]];
 		int			at = projector->n_keys + i;
 
 		slot->tts_values[at] = projector->finishes[i] (state,
-													   words + state->offset,
+													   outcome->words + state->offset,
 													   &slot->tts_isnull[at]);
 	}
 	ExecStoreVirtualTuple(slot);

@@ -91,7 +91,7 @@ flush(Writer *writer)
 	MemoryContextReset(writer->chunk);
 	for (int i = 0; i < writer->n_pending; i++)
 	{
-		writer->pending_at[i]->result_tid = writer->pending[i]->tts_tid;
+		writer->pending_at[i]->tid = writer->pending[i]->tts_tid;
 		index_row(writer, writer->pending[i], false, WEIR_UPDATE_ALL_INDEXES);
 		ExecClearTuple(writer->pending[i]);
 	}
@@ -142,7 +142,7 @@ update_row(Writer *writer, const ItemPointerData *tid, TupleTableSlot *row,
 						   GetActiveSnapshot(), InvalidSnapshot, true,
 						   &failure, &mode, &which) != TM_Ok)
 		row_has_vanished(writer->v);
-	at->result_tid = row->tts_tid;
+	at->tid = row->tts_tid;
 	if (weir_must_update_indexes(which))
 		index_row(writer, row, true, which);
 }
@@ -156,7 +156,7 @@ delete_row(Writer *writer, const ItemPointerData *tid, WeirPlacement *at)
 	if (table_tuple_delete(writer->v, &old, writer->cid, GetActiveSnapshot(),
 						   InvalidSnapshot, true, &failure, false) != TM_Ok)
 		row_has_vanished(writer->v);
-	ItemPointerSetInvalid(&at->result_tid);
+	ItemPointerSetInvalid(&at->tid);
 }
 
 /* Before a rewrite: whatever rows v has. */
@@ -217,38 +217,36 @@ weir_group_exists(const WeirGroupTable *table, const WeirGroup *group)
 	return rows > 0 || weir_group_table_format(table)->n == 0;
 }
 
-/* Is the row of group i the first of its page?  Then tidies that. */
+/* Is the row of outcome i the first of its page?  Then tidies that. */
 static void
-tidy_before(Relation v, WeirGroup **groups, int i, int n)
+tidy_before(Relation v, const WeirOutcome *outcomes, int i, int n)
 {
-	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&groups[i]->result_tid);
+	BlockNumber block =
+		ItemPointerGetBlockNumberNoCheck(&outcomes[i].holder->result_tid);
 	int			end = i + 1;
 
 	if (i > 0 && block ==
-		ItemPointerGetBlockNumberNoCheck(&groups[i - 1]->result_tid))
+		ItemPointerGetBlockNumberNoCheck(&outcomes[i - 1].holder->result_tid))
 		return;
 	while (end < n && block ==
-		   ItemPointerGetBlockNumberNoCheck(&groups[end]->result_tid))
+		   ItemPointerGetBlockNumberNoCheck(&outcomes[end].holder->result_tid))
 		end++;
-	weir_tidy(v, &groups[i]->result_tid, end - i);
+	weir_tidy(v, &outcomes[i].holder->result_tid, end - i);
 }
 
 void
 weir_write_results(Relation v, WeirProjector *projector,
-				   const WeirGroupTable *table, WeirGroup **groups, int n,
-				   bool rewrite, WeirPlacement *placements)
+				   const WeirGroupTable *table, const WeirOutcome *outcomes,
+				   int n, WeirChangelog *changelog, WeirPlacement *placements)
 {
 	Writer		writer;
 
 	begin(&writer, v);
-	if (rewrite)
-		delete_all(&writer);
 	for (int i = 0; i < n; i++)
 	{
-		const WeirGroup *group = groups[i];
-		bool		placed = !rewrite &&
-			ItemPointerIsValid((ItemPointer) &group->result_tid);
-		TupleTableSlot *row = NULL;
+		const WeirGroup *holder = outcomes[i].holder;
+		bool		placed = ItemPointerIsValid((ItemPointer) &holder->result_tid);
+		TupleTableSlot *row;
 
 		if ((i & 1023) == 0)
 			CHECK_FOR_INTERRUPTS();
@@ -256,18 +254,41 @@ weir_write_results(Relation v, WeirProjector *projector,
 			weir_flush_in_portions();
 		weir_progress++;
 		if (i + WEIR_GROUPS_AHEAD < n)
-			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
+			weir_group_prefetch(outcomes[i + WEIR_GROUPS_AHEAD].holder);
 		if (placed)
-			tidy_before(v, groups, i, n);
-		if (weir_group_exists(table, group))
-			row = weir_project(projector, table, group);
-		ItemPointerSetInvalid(&placements[i].result_tid);
+			tidy_before(v, outcomes, i, n);
+		row = weir_project(projector, table, &outcomes[i]);
+		ItemPointerSetInvalid(&placements[i].tid);
 		if (row != NULL && placed)
-			update_row(&writer, &group->result_tid, row, &placements[i]);
+			update_row(&writer, &holder->result_tid, row, &placements[i]);
 		else if (row != NULL)
 			insert_row(&writer, row, &placements[i]);
 		else if (placed)
-			delete_row(&writer, &group->result_tid, &placements[i]);
+			delete_row(&writer, &holder->result_tid, &placements[i]);
+		weir_projector_reset(projector);
+	}
+	end(&writer);
+}
+
+/* The skeleton of emit/replace.c: all rows go, and come again. */
+void
+weir_replace_results(Relation v, WeirProjector *projector,
+					 const WeirGroupTable *table, const WeirOutcome *outcomes,
+					 int n, AttrNumber window_column, Timestamp settled,
+					 Timestamp emitted, WeirChangelog *changelog,
+					 WeirPlacement *placements)
+{
+	Writer		writer;
+
+	begin(&writer, v);
+	delete_all(&writer);
+	for (int i = 0; i < n; i++)
+	{
+		TupleTableSlot *row = weir_project(projector, table, &outcomes[i]);
+
+		ItemPointerSetInvalid(&placements[i].tid);
+		if (row != NULL)
+			insert_row(&writer, row, &placements[i]);
 		weir_projector_reset(projector);
 	}
 	end(&writer);

@@ -4,8 +4,9 @@
  *	  Rows of weir_data.state_<id>: one a group, written where it changed.
  *
  * The table belongs to the extension, has no index and no user type in it.  A
- * row holds the hash of the key, the TID of the group's row in v, and the bytes
- * of the group (state/state_bytes.c).
+ * row holds the hash of the key, the TID of the row of v that the group holds, the
+ * bytes of the group (state/state_bytes.c), and of a session the upper bound that
+ * it had when that row was written.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,15 +25,21 @@ enum
 	COLUMN_HASH,
 	COLUMN_RESULT,
 	COLUMN_STATE,
+	COLUMN_PUBLISHED,
 	N_COLUMNS
 };
 
-/* Fills slot with the row of a group; the state is built in bytes. */
+/*
+ * Fills slot with the row of a group; the state is built in bytes.  published is
+ * NULL but for sessions.
+ */
 static void
 fill(TupleTableSlot *slot, const WeirGroupTable *table,
-	 const WeirGroup *group, WeirPlacement *at, StringInfo bytes)
+	 const WeirGroup *group, const ItemPointerData *result,
+	 const Timestamp *published, StringInfo bytes)
 {
-	bool		placed = ItemPointerIsValid(&at->result_tid);
+	ItemPointer tid = unconstify(ItemPointerData *, result);
+	bool		placed = ItemPointerIsValid(tid);
 
 	resetStringInfo(bytes);
 	appendStringInfoSpaces(bytes, VARHDRSZ);
@@ -42,16 +49,19 @@ fill(TupleTableSlot *slot, const WeirGroupTable *table,
 	ExecClearTuple(slot);
 	slot->tts_values[COLUMN_HASH] = Int64GetDatum((int64) group->hash);
 	slot->tts_isnull[COLUMN_HASH] = false;
-	slot->tts_values[COLUMN_RESULT] = PointerGetDatum(&at->result_tid);
+	slot->tts_values[COLUMN_RESULT] = PointerGetDatum(tid);
 	slot->tts_isnull[COLUMN_RESULT] = !placed;
 	slot->tts_values[COLUMN_STATE] = PointerGetDatum(bytes->data);
 	slot->tts_isnull[COLUMN_STATE] = false;
+	slot->tts_isnull[COLUMN_PUBLISHED] = published == NULL || !placed;
+	slot->tts_values[COLUMN_PUBLISHED] =
+		published != NULL ? Int64GetDatum(*published) : (Datum) 0;
 	ExecStoreVirtualTuple(slot);
 }
 
 /* A multi-insert leaves its copies of virtual tuples behind: in `chunk`. */
 static void
-flush(Relation rel, TupleTableSlot **slots, WeirPlacement **at, int n,
+flush(Relation rel, TupleTableSlot **slots, ItemPointer *at, int n,
 	  MemoryContext chunk)
 {
 	MemoryContext old;
@@ -63,7 +73,7 @@ flush(Relation rel, TupleTableSlot **slots, WeirPlacement **at, int n,
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(chunk);
 	for (int i = 0; i < n; i++)
-		at[i]->state_tid = slots[i]->tts_tid;
+		*at[i] = slots[i]->tts_tid;
 }
 
 /* Is the row of group i the first of its page?  Then tidies that. */
@@ -94,7 +104,7 @@ state_is_missing(void)
 
 static void
 update_state(Relation state_table, const WeirGroup *group,
-			 TupleTableSlot *slot, WeirPlacement *at)
+			 TupleTableSlot *slot, ItemPointer at)
 {
 	ItemPointerData old = group->state_tid;
 	TM_FailureData failure;
@@ -106,7 +116,7 @@ update_state(Relation state_table, const WeirGroup *group,
 						   GetActiveSnapshot(), InvalidSnapshot, true,
 						   &failure, &mode, &which) != TM_Ok)
 		state_is_missing();
-	at->state_tid = slot->tts_tid;
+	*at = slot->tts_tid;
 }
 
 static void
@@ -123,11 +133,13 @@ delete_state(Relation state_table, const WeirGroup *group)
 
 void
 weir_write_states(Relation state_table, const WeirGroupTable *table,
-				  WeirGroup **groups, int n, WeirPlacement *placements)
+				  WeirGroup **groups, const bool *gone,
+				  const ItemPointerData *results, const Timestamp *marks,
+				  int n, ItemPointerData *places)
 {
 	TupleTableSlot *slots[CHUNK];
 	StringInfoData bytes[CHUNK];
-	WeirPlacement *at[CHUNK];
+	ItemPointer at[CHUNK];
 	int			n_slots = 0;
 	int			pending = 0;
 	TupleTableSlot *update_slot;
@@ -153,17 +165,20 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
 		if (placed)
 			tidy_before(state_table, groups, i, n);
-		if (!weir_group_exists(table, group))
+		if (gone[i] ||
+			(!ItemPointerIsValid(unconstify(ItemPointerData *, &results[i])) &&
+			 !weir_group_exists(table, group)))
 		{
 			if (placed)
 				delete_state(state_table, group);
-			ItemPointerSetInvalid(&placements[i].state_tid);
+			ItemPointerSetInvalid(&places[i]);
 			continue;
 		}
 		if (placed)
 		{
-			fill(update_slot, table, group, &placements[i], &update_bytes);
-			update_state(state_table, group, update_slot, &placements[i]);
+			fill(update_slot, table, group, &results[i],
+				 marks ? &marks[i] : NULL, &update_bytes);
+			update_state(state_table, group, update_slot, &places[i]);
 			continue;
 		}
 
@@ -174,8 +189,9 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 			initStringInfo(&bytes[n_slots]);
 			n_slots++;
 		}
-		fill(slots[pending], table, group, &placements[i], &bytes[pending]);
-		at[pending++] = &placements[i];
+		fill(slots[pending], table, group, &results[i],
+			 marks ? &marks[i] : NULL, &bytes[pending]);
+		at[pending++] = &places[i];
 		if (pending == CHUNK)
 		{
 			flush(state_table, slots, at, pending, chunk);
@@ -195,7 +211,7 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 }
 
 void
-weir_load_states(Relation state_table, WeirGroupTable *table)
+weir_load_states(Relation state_table, WeirGroupTable *table, Size mark)
 {
 	TupleTableSlot *slot = table_slot_create(state_table, NULL);
 	TableScanDesc scan = table_beginscan(state_table, GetActiveSnapshot(),
@@ -221,6 +237,11 @@ weir_load_states(Relation state_table, WeirGroupTable *table)
 		if (!slot->tts_isnull[COLUMN_RESULT])
 			group->result_tid =
 				*(ItemPointer) DatumGetPointer(slot->tts_values[COLUMN_RESULT]);
+		/* the word is the complement of DT_NOBEGIN: worker.h */
+		if (mark != WEIR_NO_PRESENCE)
+			*(int64 *) (WEIR_GROUP_WORDS(group) + mark) =
+				slot->tts_isnull[COLUMN_PUBLISHED] ? 0 :
+				DatumGetInt64(slot->tts_values[COLUMN_PUBLISHED]) ^ DT_NOBEGIN;
 		if ((Pointer) bytes != DatumGetPointer(slot->tts_values[COLUMN_STATE]))
 			pfree(bytes);
 	}

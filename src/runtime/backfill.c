@@ -376,12 +376,14 @@ take_counters(WeirBackfill *backfill, WeirRun *run, StringInfo message)
 	int64		rows_in = pq_getmsgint64(message);
 	int64		rows_filtered = pq_getmsgint64(message);
 	int64		dead_letters = pq_getmsgint64(message);
+	TimestampTz greatest = pq_getmsgint64(message);
 
 	if (backfill->discarded)
 		return;
 	books->rows_in += rows_in;
 	books->rows_filtered += rows_filtered;
 	books->dead_letters += dead_letters;
+	weir_event_time_merge(&books->time, greatest);
 	books->changed = true;
 	run->moved = true;
 }

@@ -115,7 +115,8 @@ typedef struct WeirBackfillArgs
  *
  *		groups		length (4 bytes) and bytes of a group, again and again
  *		letter		SQLSTATE (4 bytes), message
- *		counters	rows in, filtered, dead letters (8 bytes each) since the last
+ *		counters	rows in, filtered, dead letters (8 bytes each) since the last;
+ *					the greatest event time so far
  *		error		SQLSTATE, needs_person (1 byte), message, detail, hint
  *		done		nothing
  *

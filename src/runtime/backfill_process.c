@@ -184,6 +184,7 @@ send_counters(StringInfo message)
 	pq_sendint64(message, books->rows_in - sent.rows_in);
 	pq_sendint64(message, books->rows_filtered - sent.rows_filtered);
 	pq_sendint64(message, books->dead_letters - sent.dead_letters);
+	pq_sendint64(message, books->time.greatest);
 	send_message(message);
 	sent = *books;
 }
@@ -357,6 +358,10 @@ open_view(WeirViewDef *def)
 	run = weir_run_open(def, source_desc);
 	/* the one row of a query without GROUP BY is the worker's */
 	clear_groups();
+	/* windows close in the worker */
+	run->composer = NULL;
+	run->deadlines = NULL;
+	run->publishes_panes = false;
 	sent = *weir_run_books(run, 0);
 	change_transactions();
 }

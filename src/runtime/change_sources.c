@@ -200,7 +200,7 @@ flush_all(WeirWorker *worker)
 /* Makes room for one more row. */
 static inline int
 next_row(WeirWorker *worker, WeirChangeSource *source,
-		 const WeirTransaction *txn, int64 diff, bool inserted)
+		 const WeirTransaction *txn, int64 diff, bool inserted, uint32 had)
 {
 	WeirBatch  *batch = &source->batch;
 	WeirRowOrigin *origin;
@@ -210,6 +210,7 @@ next_row(WeirWorker *worker, WeirChangeSource *source,
 	origin = &batch->origins[batch->n];
 	origin->diff = diff;
 	origin->inserted = inserted;
+	origin->had = had;
 	origin->begin = txn->begin;
 	origin->end = txn->end;
 	origin->xid = txn->xid;
@@ -230,11 +231,13 @@ add_rows(WeirWorker *worker, WeirChangeSource *source,
 {
 	WeirBatch  *batch = &source->batch;
 	bool		inserted = change->kind == WEIR_CHANGE_INSERT;
+	uint32		had = change->kind == WEIR_CHANGE_UPDATE ? WEIR_GROUP_HAD_UPDATE :
+		change->kind == WEIR_CHANGE_DELETE ? WEIR_GROUP_HAD_DELETE : 0;
 	MemoryContext old = MemoryContextSwitchTo(batch->mcxt);
 
 	if (change->kind != WEIR_CHANGE_INSERT)
 	{
-		int			row = next_row(worker, source, change->txn, -1, false);
+		int			row = next_row(worker, source, change->txn, -1, false, had);
 
 		/* an update that left all that we want alone has no old row */
 		if (!fill_row(change, i, true, batch, row))
@@ -246,7 +249,7 @@ add_rows(WeirWorker *worker, WeirChangeSource *source,
 	}
 	if (change->kind != WEIR_CHANGE_DELETE)
 	{
-		int			row = next_row(worker, source, change->txn, 1, inserted);
+		int			row = next_row(worker, source, change->txn, 1, inserted, had);
 
 		if (fill_row(change, i, false, batch, row))
 			batch->n++;
@@ -290,7 +293,7 @@ add_pushed(WeirWorker *worker, WeirChangeSource *source,
 	}
 	for (;;)
 	{
-		int			row = next_row(worker, source, change->txn, 1, true);
+		int			row = next_row(worker, source, change->txn, 1, true, 0);
 
 		if (!weir_stream_message_next(&rows, source->desc,
 									  batch->values + (Size) row * batch->natts,

@@ -10,6 +10,10 @@
  * *applied* to the groups, state by state in tight loops, where nothing of
  * the user's runs but comparisons of min and max.
  *
+ * A row is folded into the group of its pane, whatever the number of its windows.
+ * Whether it comes too late for them is late.c's to say; a late row of a session
+ * is judged by what was folded before it, so what is pending is applied first.
+ *
  *-------------------------------------------------------------------------
  */
 #include "runtime/backfill.h"
@@ -38,7 +42,25 @@ typedef struct Columns
 	char	   *words[WEIR_BATCH_ROWS];
 	int64		diffs[WEIR_BATCH_ROWS];
 	bool		has_diffs;		/* some diff is not 1 */
+	/* of a view with a window */
+	int64		panes[WEIR_BATCH_ROWS];
+	bool		has_pane[WEIR_BATCH_ROWS];
+	Timestamp	times[WEIR_BATCH_ROWS];
+	uint32		had[WEIR_BATCH_ROWS];	/* WEIR_GROUP_HAD_* */
+	/* of one with a watermark: event times by partition, to move it */
+	int			n_seen;
+	Timestamp	seen[WEIR_BATCH_ROWS];
+	int32		seen_of[WEIR_BATCH_ROWS];
 } Columns;
+
+/* What became of a row. */
+typedef enum Fate
+{
+	FATE_FOLDED,
+	FATE_FILTERED,
+	FATE_LATE,
+	FATE_SUSPECT				/* nothing yet: apply what is pending first */
+} Fate;
 
 static Columns columns;			/* a worker folds one batch at a time */
 
@@ -141,33 +163,52 @@ evaluate(WeirRun *run, const WeirBatch *batch, int row,
 	return ExecEvalExpr(expr, run->econtext, isnull);
 }
 
-static inline Datum
-evaluate_window(WeirRun *run, const WeirBatch *batch, int row,
-				WeirRunKey *key, bool *isnull)
+weir_noreturn
+static void
+has_no_window(Timestamp ts)
 {
-	Datum		time = evaluate(run, batch, row, key->column, key->expr, isnull);
-	Timestamp	lower;
-	Timestamp	upper;
-
-	if (*isnull)
-		return (Datum) 0;
-	if (!weir_tumble_assign(&key->tumble, DatumGetTimestamp(time),
-							&lower, &upper))
-	{
-		if (TIMESTAMP_NOT_FINITE(DatumGetTimestamp(time)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("an infinite timestamp is in no window")));
+	if (TIMESTAMP_NOT_FINITE(ts))
 		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	}
-	return TimestampGetDatum(lower);
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an infinite timestamp is in no window")));
+	ereport(ERROR,
+			(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+			 errmsg("timestamp out of range")));
 }
 
-/* Keys and inputs of one row, to the columns; false when WHERE rejects it. */
+/* The pane of a row as a key; false when the row is in no window. */
 static inline bool
-evaluate_row(WeirRun *run, const WeirBatch *batch, int row)
+evaluate_window(WeirRun *run, const WeirBatch *batch, int row, int key)
+{
+	WeirWindow *window = &run->window;
+	int			n = columns.n;
+	bool		isnull;
+	Datum		time = evaluate(run, batch, row, run->keys[key].column,
+								run->keys[key].expr, &isnull);
+
+	run->key_nulls[key] = isnull;
+	run->key_values[key] = (Datum) 0;
+	columns.has_pane[n] = !isnull;
+	if (isnull)
+		return !weir_window_is_set(window->kind);
+	columns.times[n] = DatumGetTimestamp(time);
+	if (!weir_pane_of(window, columns.times[n], &columns.panes[n]))
+		has_no_window(columns.times[n]);
+	run->key_values[key] = Int64GetDatum(columns.panes[n]);
+	if (window->kind == WEIR_HOP)
+	{
+		int64		first;
+		int64		last;
+
+		weir_windows_of(window, columns.panes[n], &first, &last);
+		return first <= last;
+	}
+	return true;
+}
+
+/* Keys and inputs of one row, to the columns. */
+static inline Fate
+evaluate_row(WeirRun *run, const WeirBatch *batch, int row, int diff)
 {
 	WeirPlan   *plan = run->plan;
 	Datum	   *key_values = run->key_values;
@@ -179,20 +220,23 @@ evaluate_row(WeirRun *run, const WeirBatch *batch, int row)
 	run->row->tts_isnull = batch->nulls + (Size) row * batch->natts;
 
 	if (run->filter != NULL && !ExecQual(run->filter, run->econtext))
-		return false;
+		return FATE_FILTERED;
 
+	columns.has_pane[n] = false;
+	columns.had[n] = batch->origins ? batch->origins[row].had : 0;
 	for (int i = 0; i < plan->n_keys; i++)
 	{
 		WeirRunKey *key = &run->keys[i];
 
-		key_values[i] = key->is_window ?
-			evaluate_window(run, batch, row, key, &key_nulls[i]) :
-			evaluate(run, batch, row, key->column, key->expr, &key_nulls[i]);
+		if (!key->is_window)
+			key_values[i] = evaluate(run, batch, row, key->column, key->expr,
+									 &key_nulls[i]);
+		else if (!evaluate_window(run, batch, row, i))
+			return FATE_FILTERED;
 	}
 	columns.images[n] = columns.free;
 	columns.lens[n] = weir_key_write(run->format, key_values, key_nulls,
 									 columns.images[n], &columns.hashes[n]);
-
 	for (int i = 0; i < run->n_inputs; i++)
 	{
 		WeirInput  *input = &run->inputs[i];
@@ -212,9 +256,66 @@ evaluate_row(WeirRun *run, const WeirBatch *batch, int row)
 			input->values[n] = evaluate(run, batch, row, input->column,
 										input->arg_state, &input->nulls[n]);
 	}
+	/* last: what raises is a dead letter, and nothing else */
+	if (run->has_watermark && columns.has_pane[n])
+	{
+		switch (weir_judge_row(run, columns.times[n], columns.panes[n],
+							   columns.images[n], columns.lens[n], diff))
+		{
+			case WEIR_IN_TIME:
+				break;
+			case WEIR_LATE_FOR_SOME:
+				if (columns.had[n] == 0)
+					columns.had[n] = WEIR_GROUP_HAD_LATE;
+				break;
+			case WEIR_LATE_ALTOGETHER:
+				return FATE_LATE;
+			case WEIR_SUSPECT:
+				return FATE_SUSPECT;
+		}
+	}
 	columns.free += columns.lens[n];
 	columns.n++;
-	return true;
+	return FATE_FOLDED;
+}
+
+/* The event time of the row that was folded last may move the watermark. */
+static inline void
+see_time(WeirRun *run, int32 partition)
+{
+	int			n = columns.n - 1;
+
+	if (!run->has_watermark || !columns.has_pane[n])
+		return;
+	columns.seen[columns.n_seen] = columns.times[n];
+	columns.seen_of[columns.n_seen++] = partition;
+}
+
+/* Messages of a partition come together, mostly. */
+static void
+move_times(WeirRun *run)
+{
+	TimestampTz now;
+	int			from = 0;
+
+	if (columns.n_seen == 0)
+		return;
+	now = weir_now();
+	for (int i = 1; i <= columns.n_seen; i++)
+		if (i == columns.n_seen ||
+			columns.seen_of[i] != columns.seen_of[from])
+		{
+			WeirBooks  *books = weir_run_books(run, columns.seen_of[from]);
+			MemoryContext old = MemoryContextSwitchTo(run->mcxt);
+
+			(void) weir_event_time_add(&books->time,
+									   &run->def->options.watermark,
+									   columns.seen + from, i - from, now);
+			books->changed = true;
+			MemoryContextSwitchTo(old);
+			from = i;
+		}
+	columns.n_seen = 0;
 }
 
 /* Books of a message that the view has not seen; NULL when it has. */
@@ -277,10 +378,23 @@ evaluate_changes_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 			continue;
 		weir_progress++;
 		columns.diffs[columns.n] = origin->diff;
-		if (!evaluate_row(run, batch, *at))
-			books->rows_filtered++;
-		else if (origin->diff != 1)
-			columns.has_diffs = true;
+		switch (evaluate_row(run, batch, *at, origin->diff))
+		{
+			case FATE_FOLDED:
+				if (origin->diff != 1)
+					columns.has_diffs = true;
+				else
+					see_time(run, 0);
+				break;
+			case FATE_FILTERED:
+				books->rows_filtered++;
+				break;
+			case FATE_LATE:
+				break;
+			case FATE_SUSPECT:
+				run->suspect = true;
+				return true;
+		}
 		books->rows_in++;
 		run->moved = true;
 	}
@@ -327,8 +441,20 @@ evaluate_from(WeirRun *run, const WeirBatch *batch, volatile int *at)
 					return false;
 				break;
 			case WEIR_ROW:
-				if (!evaluate_row(run, batch, i))
-					books->rows_filtered++;
+				switch (evaluate_row(run, batch, i, 1))
+				{
+					case FATE_FOLDED:
+						see_time(run, message->partition);
+						break;
+					case FATE_FILTERED:
+						books->rows_filtered++;
+						break;
+					case FATE_LATE:
+						break;
+					case FATE_SUSPECT:
+						run->suspect = true;
+						return true;
+				}
 				books->rows_in++;
 				break;
 		}
@@ -382,32 +508,71 @@ weir_fingerprint(const WeirMessage *message)
 	return (int64) crc;
 }
 
+static void
+mark_dirty(WeirRun *run, WeirGroup *group)
+{
+	if ((group->flags & WEIR_GROUP_DIRTY) != 0)
+		return;
+	group->flags |= WEIR_GROUP_DIRTY;
+	if (run->n_dirty == run->max_dirty)
+	{
+		run->max_dirty *= 2;
+		run->dirty = repalloc_huge(run->dirty,
+								   sizeof(WeirGroup *) * run->max_dirty);
+	}
+	run->dirty[run->n_dirty++] = group;
+}
+
+void
+weir_run_publish_pane(WeirRun *run, WeirGroup *group)
+{
+	if ((group->flags & WEIR_GROUP_UNPUBLISHED) != 0)
+		return;
+	group->flags |= WEIR_GROUP_UNPUBLISHED;
+	if (run->n_unpublished == run->max_unpublished)
+	{
+		run->max_unpublished *= 2;
+		run->unpublished = repalloc_huge(run->unpublished,
+										 sizeof(WeirGroup *) *
+										 run->max_unpublished);
+	}
+	run->unpublished[run->n_unpublished++] = group;
+}
+
+void
+weir_run_mark(WeirRun *run, WeirGroup *group, bool has_pane, int64 pane,
+			  Timestamp at)
+{
+	mark_dirty(run, group);
+	if (run->publishes_panes)
+		weir_run_publish_pane(run, group);
+	if (run->deadlines != NULL && has_pane &&
+		(group->flags & WEIR_GROUP_WAITS) == 0)
+		weir_run_wait(run, group, pane, at);
+}
+
 /* The second half: dense columns to groups. */
 static void
 apply(WeirRun *run)
 {
 	int			n = columns.n;
 
+	move_times(run);
 	if (n == 0)
 		return;
 	weir_group_table_upsert(run->table, n, columns.images, columns.lens,
 							columns.hashes, columns.groups);
-	if (run->n_dirty + n > run->max_dirty)
-	{
-		while (run->n_dirty + n > run->max_dirty)
-			run->max_dirty *= 2;
-		run->dirty = repalloc_huge(run->dirty,
-								   sizeof(WeirGroup *) * run->max_dirty);
-	}
 	for (int i = 0; i < n; i++)
 	{
 		WeirGroup  *group = columns.groups[i];
 
-		if ((group->flags & WEIR_GROUP_DIRTY) == 0)
-		{
-			group->flags |= WEIR_GROUP_DIRTY;
-			run->dirty[run->n_dirty++] = group;
-		}
+		/* what a group has once, it has until the commit */
+		if ((group->flags & WEIR_GROUP_DIRTY) == 0 ||
+			(run->deadlines != NULL && (group->flags & WEIR_GROUP_WAITS) == 0) ||
+			(run->publishes_panes && (group->flags & WEIR_GROUP_UNPUBLISHED) == 0))
+			weir_run_mark(run, group, columns.has_pane[i], columns.panes[i],
+						  columns.times[i]);
+		group->flags |= columns.had[i];
 	}
 	for (int s = 0; s < run->n_states; s++)
 	{
@@ -451,6 +616,7 @@ evaluate_guarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		weir_watchdog_rethrow(error);
+		run->judging = false;
 		books = weir_run_books(run, batch->origins != NULL ? 0 :
 							   batch->messages[*at].partition);
 		going_on = bad_row(run, batch, *at, books, error->sqlerrcode,
@@ -497,25 +663,18 @@ evaluate_unguarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
 	return going_on;
 }
 
-static void
-mark_dirty(WeirRun *run, WeirGroup *group)
-{
-	if ((group->flags & WEIR_GROUP_DIRTY) != 0)
-		return;
-	group->flags |= WEIR_GROUP_DIRTY;
-	if (run->n_dirty == run->max_dirty)
-	{
-		run->max_dirty *= 2;
-		run->dirty = repalloc_huge(run->dirty,
-								   sizeof(WeirGroup *) * run->max_dirty);
-	}
-	run->dirty[run->n_dirty++] = group;
-}
-
 void
 weir_run_touch(WeirRun *run, WeirGroup *group)
 {
-	mark_dirty(run, group);
+	char	   *pane = NULL;
+
+	if (run->plan->window_key >= 0)
+		pane = weir_key_pane_at(run->format,
+								unconstify(char *, weir_group_key(run->table, group)),
+								run->plan->window_key);
+	/* no time is known: it is looked at when the watermark moves */
+	weir_run_mark(run, group, pane != NULL, pane ? *(int64 *) pane : 0,
+				  DT_NOBEGIN);
 	run->moved = true;
 }
 
@@ -523,14 +682,28 @@ void
 weir_run_truncate(WeirRun *run)
 {
 	uint64		cursor = 0;
+	Timestamp	published;
 	WeirGroup  *group;
 
 	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
 	{
+		if (weir_group_rows(run->table, group) == 0)
+			continue;			/* it holds the row of a window */
+		published = weir_run_published(run, group);
 		weir_group_reset(run->table, group);
-		mark_dirty(run, group);
+		weir_run_set_published(run, group, published);
+		weir_run_touch(run, group);
+		group->flags |= WEIR_GROUP_HAD_DELETE;
 	}
 	run->moved = true;
+}
+
+static void
+clear_columns(WeirRun *run)
+{
+	columns.n = columns.n_seen = 0;
+	columns.has_diffs = false;
+	columns.free = run->images;
 }
 
 static void
@@ -542,13 +715,19 @@ fold(WeirRun *run, const WeirBatch *batch,
 	bool	   *slot_nulls = run->row->tts_isnull;
 	WeirOwnerScope scope;
 
-	columns.n = 0;
-	columns.has_diffs = false;
-	columns.free = run->images;
+	clear_columns(run);
+	run->suspect = run->judging = false;
 	ExecStoreAllNullTuple(run->row);
 	weir_owner_begin(&scope, run->def->owner);
 	while (at < batch->n && evaluate_some(run, batch, &at))
-		;
+	{
+		if (!run->suspect)
+			continue;
+		apply(run);
+		clear_columns(run);
+		run->suspect = false;
+		run->judging = true;
+	}
 	run->row->tts_values = slot_values;
 	run->row->tts_isnull = slot_nulls;
 	if (batch->origins == NULL)

@@ -15,7 +15,9 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "executor/executor.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -28,6 +30,12 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+
+/*
+ * Open sliding windows are shown as often as a new one begins, but nobody waits a
+ * day for the first sight of a day.
+ */
+#define LONGEST_PUBLISH_INTERVAL	USECS_PER_MINUTE
 
 /* A bare column of the stream, or 0. */
 static AttrNumber
@@ -54,7 +62,8 @@ prepare_keys(WeirRun *run)
 		key->is_window = plan->keys[i].is_window;
 		if (key->is_window)
 		{
-			weir_tumble_prepare(&key->tumble, castNode(FuncExpr, expr));
+			weir_window_prepare(&run->window, castNode(FuncExpr, expr));
+			run->time_expr = linitial(castNode(FuncExpr, expr)->args);
 			expr = linitial(castNode(FuncExpr, expr)->args);
 		}
 		key->column = bare_column(expr);
@@ -118,6 +127,42 @@ prepare_presence(WeirRun *run, Size *words_size)
 }
 
 /*
+ * A session needs to know the least and the greatest time of each of its panes,
+ * as if Q had min(ts) and max(ts); and until where it reached when its row was
+ * written.
+ */
+static int
+prepare_extreme(WeirRun *run, bool least, Size *words_size)
+{
+	WeirAggregateCall call = {.arg = run->time_expr};
+	int			input = find_input(run, &call);
+	WeirState  *state = &run->states[run->n_states];
+
+	state->ops = run->def->retracts ?
+		&weir_multiset_signed : &weir_extreme_signed;
+	state->store = run->store;
+	state->arg_type = exprType((Node *) run->time_expr);
+	state->typlen = sizeof(int64);
+	state->typbyval = true;
+	state->least = least;
+	state->offset = *words_size;
+	run->state_input[run->n_states] = input;
+	*words_size += state->ops->size;
+	return run->n_states++;
+}
+
+static void
+prepare_session(WeirRun *run, Size *words_size)
+{
+	run->first_state = prepare_extreme(run, true, words_size);
+	/* a multiset has both ends */
+	run->last_state = run->def->retracts ? run->first_state :
+		prepare_extreme(run, false, words_size);
+	run->mark = *words_size;
+	*words_size += sizeof(int64);
+}
+
+/*
  * States for the calls; sum(x) and avg(x) share one.  count(*) FILTER (...)
  * counts the rows that are not NULL of an input that is NULL where the
  * filter fails.
@@ -127,7 +172,7 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 			   Size *words_size)
 {
 	WeirPlan   *plan = run->plan;
-	int			n = plan->n_calls + 1;	/* and presence */
+	int			n = plan->n_calls + 3;	/* presence, and times of sessions */
 
 	run->inputs = palloc0(sizeof(WeirInput) * n);
 	run->states = palloc0(sizeof(WeirState) * n);
@@ -162,9 +207,12 @@ prepare_states(WeirRun *run, WeirFinish *finishes, int *state_of,
 		}
 		state_of[i] = s;
 	}
-	run->presence = WEIR_NO_PRESENCE;
-	if (run->def->retracts)
+	run->presence = run->mark = WEIR_NO_PRESENCE;
+	run->first_state = run->last_state = -1;
+	if (run->def->retracts || weir_window_is_composed(plan->window_kind))
 		prepare_presence(run, words_size);
+	if (plan->window_kind == WEIR_SESSION)
+		prepare_session(run, words_size);
 }
 
 /*
@@ -280,6 +328,37 @@ weir_check_shape(Relation v, TupleDesc wanted)
 				 errhint("Run ALTER TABLE ... SET LOGGED, and then weir.resume on the view.")));
 }
 
+/*
+ * Event time goes on where it was committed.  On another timeline, numbers of
+ * the changelog that were given out beyond our copy of the WAL may be known to
+ * somebody: ours begin far ahead of them.
+ */
+static void
+begin_time(WeirRun *run)
+{
+	TimestampTz now = weir_now();
+	int32		timeline = (int32) GetWALInsertionTimeLine();
+
+	run->next_idle = DT_NOEND;
+	if (run->publishes_panes && !run->backfilling)
+		weir_run_publish_again(run);
+	if (run->time.timeline != 0 && run->time.timeline != timeline)
+		run->time.seq += INT64CONST(1) << 32;
+	run->time.timeline = timeline;
+	if (!run->has_watermark)
+		return;
+	for (int i = 0; i < run->n_books; i++)
+	{
+		WeirEventTime *time = &run->books[i].time;
+
+		time->active = now;
+		if (run->def->options.watermark.kind != WEIR_WATERMARK_PERCENTILE)
+			time->lateness = NULL;
+	}
+	run->next_idle = now;
+	weir_run_set_deadlines(run);
+}
+
 /* What is known of the view besides its groups. */
 static void
 load_books(WeirRun *run)
@@ -288,31 +367,71 @@ load_books(WeirRun *run)
 	Oid			filenode;
 
 	run->books = weir_read_books(run->def->id, &run->n_books);
-	if (!weir_read_status(run->def->id, &run->backfilling, &filenode, &stalled))
+	if (!weir_read_status(run->def->id, &run->backfilling, &filenode, &stalled,
+						  &run->time))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("the status of a view is missing")));
 	/* VACUUM FULL, CLUSTER and a restore move rows: write them anew */
 	run->rewrite = !run->backfilling && OidIsValid(filenode) &&
 		filenode != run->filenode;
+	begin_time(run);
+}
+
+/* What weir.late_rows shows of a row: the columns that the view reads. */
+static void
+prepare_late_rows(WeirRun *run)
+{
+	TupleDesc	source = run->row->tts_tupleDescriptor;
+	int			n = 0;
+	int			column = -1;
+
+	run->late_desc = CreateTemplateTupleDesc(bms_num_members(run->plan->wanted));
+	run->late_columns = palloc(sizeof(AttrNumber) *
+							   Max(run->late_desc->natts, 1));
+	while ((column = bms_next_member(run->plan->wanted, column)) >= 0)
+	{
+		run->late_columns[n++] = column;
+		TupleDescCopyEntry(run->late_desc, n, source, column);
+	}
+	run->late_desc = BlessTupleDesc(run->late_desc);
 }
 
 /* Makes the groups; the keys' hash functions run. */
 static void
 load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 {
-	WeirTumble *window = NULL;
+	WeirWindow *window = NULL;
 	Relation	v;
 	Relation	definition;
 	Relation	state_table;
 
 	if (run->plan->window_key >= 0)
-		window = &run->keys[run->plan->window_key].tumble;
+		window = &run->window;
 	run->projector = weir_projector_create(run->plan, run->format, window,
 										   run->states, finishes, state_of);
 	run->table = weir_group_table_create(run->mcxt, run->format, run->states,
 										 run->n_states, words_size,
 										 run->presence);
+	if (weir_window_is_composed(run->plan->window_kind))
+		run->composer = weir_composer_create(window, run->plan->window_key,
+											 run->format, run->table,
+											 run->states, run->n_states,
+											 run->first_state,
+											 run->last_state);
+	run->publishes_panes = weir_window_is_set(run->plan->window_kind) &&
+		run->def->options.emit == WEIR_EMIT_CHANGES;
+	run->publish_interval = run->def->options.publish_interval;
+	if (run->publish_interval < 0 && window != NULL)
+		run->publish_interval = window->size_kind == WEIR_SIZE_PHYSICAL ?
+			Min(window->slide, LONGEST_PUBLISH_INTERVAL) : LONGEST_PUBLISH_INTERVAL;
+	run->has_watermark = window != NULL && run->plan->window_column != 0 &&
+		run->def->options.watermark.kind != WEIR_WATERMARK_NONE;
+	if (run->has_watermark)
+	{
+		run->deadlines = weir_deadlines_create(run->mcxt);
+		prepare_late_rows(run);
+	}
 
 	v = table_open(run->def->relid, AccessShareLock);
 	definition = relation_open(run->def->query_view, AccessShareLock);
@@ -324,7 +443,7 @@ load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 
 	state_table = table_open(run->def->state_table, AccessShareLock);
 	run->state_filenode = weir_filenode(state_table);
-	weir_load_states(state_table, run->table);
+	weir_load_states(state_table, run->table, run->mark);
 	table_close(state_table, AccessShareLock);
 }
 
@@ -397,6 +516,8 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		run->images = palloc(run->image_room * WEIR_BATCH_ROWS);
 		run->max_dirty = 1024;
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
+		run->max_unpublished = run->plan->window_key >= 0 ? 1024 : 0;
+		run->unpublished = palloc(sizeof(WeirGroup *) * run->max_unpublished);
 		load_groups(run, finishes, state_of, words_size);
 		weir_owner_end(&scope);
 
@@ -446,6 +567,8 @@ weir_run_books(WeirRun *run, int32 partition)
 	books->source_end = -1;
 	books->last_offset = -1;
 	books->last_time = DT_NOBEGIN;
+	weir_event_time_begin(&books->time, &run->def->options.watermark,
+						  run->time.watermark, weir_now());
 	books->changed = true;
 	return books;
 }
@@ -464,11 +587,12 @@ weir_run_complete(const WeirRun *run)
 }
 
 bool
-weir_run_has_news(const WeirRun *run)
+weir_run_has_news(WeirRun *run)
 {
 	/* states of half a backfill mean nothing */
 	if (run->backfilling && run->def->source_kind != WEIR_SOURCE_KAFKA)
 		return weir_run_complete(run);
 	return run->moved || run->n_dirty > 0 || run->rewrite ||
-		(run->backfilling && weir_run_complete(run));
+		(run->backfilling && weir_run_complete(run)) ||
+		weir_run_publishes_open(run) || weir_run_time_moves(run);
 }

@@ -100,8 +100,10 @@ run_of_view(WeirWorker *worker, Oid view)
 }
 
 static bool
-holds(const WeirRun *run, const WeirTaken *taken)
+holds(WeirRun *run, const WeirTaken *taken)
 {
+	bool		held = true;
+
 	if (run->backfilling)
 		return false;
 	for (int p = 0; p < taken->n; p++)
@@ -113,9 +115,15 @@ holds(const WeirRun *run, const WeirTaken *taken)
 			committed = run->books[p].position;
 
 		if (committed < taken->ends[p])
-			return false;
+			held = false;
 	}
-	return true;
+	/* open windows of several panes are committed, but not shown yet */
+	if (held && run->n_unpublished > 0)
+	{
+		run->publish_now = true;
+		held = false;
+	}
+	return held;
 }
 
 void

@@ -6,10 +6,11 @@
  * Results, states, dead letters, positions and counters of all runs that are due
  * change together, or not at all:
  *
- *	1. begin; for each run: lock v, see that its definition is still ours
- *	2. rows of v, as the view's owner
+ *	1. begin; for each run: lock v, see that its definition is still ours;
+ *	   where event time is now, and which rows of v that changes (publish.c)
+ *	2. rows of v and of its changelog, as the view's owner
  *	3. rows of the state table, with the TIDs from 2
- *	4. dead letters, positions, status
+ *	4. dead letters, late rows, positions, status
  *	5. commit, flushed locally
  *	6. memory: TIDs, clean groups; without those of no rows
  *	7. (the worker) acknowledge to the source
@@ -43,41 +44,16 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-/* What a run's commit has placed, until the transaction has committed. */
-typedef struct Staged
-{
-	WeirRun    *run;
-	Oid			filenode;
-	WeirGroup **groups;
-	int			n;
-	WeirPlacement *placements;
-	bool		published;
-} Staged;
-
-/* All groups of a run: after a backfill, or when v's rows have moved. */
-static void
-stage_everything(WeirRun *run, Staged *staged)
-{
-	uint64		cursor = 0;
-	WeirGroup  *group;
-
-	staged->groups = MemoryContextAllocHuge(CurrentMemoryContext,
-											sizeof(WeirGroup *) *
-											Max(weir_group_table_count(run->table), 1));
-	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
-		staged->groups[staged->n++] = group;
-}
-
 /*
- * Where a group comes in the order of writing: groups that have a row by its
- * place, so that each page is visited once; then new ones by their keys, so
- * that neighbours in the index come one after the other.
+ * Where something comes in the order of writing: what has a place by that, so that
+ * each page is visited once; then the new ones by their keys, so that neighbours
+ * in the index come one after the other.
  */
 typedef struct Turn
 {
 	uint64		first;
 	uint64		second;
-	WeirGroup  *group;
+	int64		item;
 } Turn;
 
 #define ST_SORT sort_turns
@@ -90,39 +66,85 @@ typedef struct Turn
 #include "lib/sort_template.h"
 
 static void
-order_groups(const WeirRun *run, Staged *staged)
+set_turn(const WeirRun *run, Turn *turn, int64 item, const WeirGroup *group,
+		 const ItemPointerData *place)
 {
 	const WeirKeyFormat *format = run->format;
-	Turn	   *turns = MemoryContextAllocHuge(CurrentMemoryContext,
-											   sizeof(Turn) * Max(staged->n, 1));
+	ItemPointer tid = unconstify(ItemPointerData *, place);
 
-	for (int i = 0; i < staged->n; i++)
+	turn->item = item;
+	turn->second = 0;
+	if (ItemPointerIsValid(tid))
+		turn->first = (uint64) ItemPointerGetBlockNumber(tid) << 16 |
+			ItemPointerGetOffsetNumber(tid);
+	else
 	{
-		WeirGroup  *group = staged->groups[i];
 		const char *image = weir_group_key(run->table, group);
-		ItemPointer tid = &group->result_tid;
-		Turn	   *turn = &turns[i];
 
-		if (i + WEIR_GROUPS_AHEAD < staged->n)
-			weir_group_prefetch(staged->groups[i + WEIR_GROUPS_AHEAD]);
-		turn->group = group;
-		turn->second = 0;
-		if (ItemPointerIsValid(tid))
-			turn->first = (uint64) ItemPointerGetBlockNumber(tid) << 16 |
-				ItemPointerGetOffsetNumber(tid);
-		else
-		{
-			turn->first = UINT64CONST(1) << 63;
-			if (format->n > 0)
-				turn->first |= weir_key_rank(format, image, 0) >> 1;
-			if (format->n > 1)
-				turn->second = weir_key_rank(format, image, 1);
-		}
+		turn->first = UINT64CONST(1) << 63;
+		if (format->n > 0)
+			turn->first |= weir_key_rank(format, image, 0) >> 1;
+		if (format->n > 1)
+			turn->second = weir_key_rank(format, image, 1);
 	}
-	sort_turns(turns, staged->n);
-	for (int i = 0; i < staged->n; i++)
-		staged->groups[i] = turns[i].group;
+}
+
+static void
+order_outcomes(WeirStaged *staged)
+{
+	int64		n = staged->n_outcomes;
+	Turn	   *turns;
+	WeirOutcome *ordered;
+
+	/* clusters must stay together, and sessions are few a commit */
+	if (n < 2 || staged->run->mark != WEIR_NO_PRESENCE)
+		return;
+	turns = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Turn) * n);
+	ordered = MemoryContextAllocHuge(CurrentMemoryContext,
+									 sizeof(WeirOutcome) * n);
+	for (int64 i = 0; i < n; i++)
+	{
+		WeirGroup  *group = staged->outcomes[i].holder;
+
+		if (i + WEIR_GROUPS_AHEAD < n)
+			weir_group_prefetch(staged->outcomes[i + WEIR_GROUPS_AHEAD].holder);
+		set_turn(staged->run, &turns[i], i, group, &group->result_tid);
+	}
+	sort_turns(turns, n);
+	for (int64 i = 0; i < n; i++)
+		ordered[i] = staged->outcomes[turns[i].item];
 	pfree(turns);
+	staged->outcomes = ordered;
+}
+
+/* States of groups whose rows of v stay as they are: by their own places. */
+static void
+order_others(WeirStaged *staged)
+{
+	int64		from = staged->n_placed;
+	int64		n = staged->n_groups - from;
+	Turn	   *turns;
+	WeirGroup **groups;
+
+	/* these go, or have no row, or keep it: what is said of each is the same */
+	if (n < 2 || staged->run->mark != WEIR_NO_PRESENCE)
+		return;
+	turns = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Turn) * n);
+	groups = MemoryContextAllocHuge(CurrentMemoryContext,
+									sizeof(WeirGroup *) * n);
+	for (int64 i = 0; i < n; i++)
+		set_turn(staged->run, &turns[i], i, staged->groups[from + i],
+				 &staged->groups[from + i]->state_tid);
+	sort_turns(turns, n);
+	for (int64 i = 0; i < n; i++)
+		groups[i] = staged->groups[from + turns[i].item];
+	for (int64 i = 0; i < n; i++)
+	{
+		staged->groups[from + i] = groups[i];
+		staged->results[from + i] = groups[i]->result_tid;
+	}
+	pfree(turns);
+	pfree(groups);
 }
 
 /*
@@ -168,15 +190,60 @@ open_view(WeirRun *run, Relation *state_table)
 	return v;
 }
 
+/* Rows of v and of its changelog, with the owner's rights. */
 static void
-write_results(WeirRun *run, Relation v, Staged *staged, bool rewrite)
+write_results(WeirRun *run, Relation v, WeirStaged *staged)
 {
+	const WeirViewOptions *options = &run->def->options;
+	WeirChangelog *changelog = NULL;
 	WeirOwnerScope scope;
 
+	order_outcomes(staged);
+	staged->placements = MemoryContextAllocHuge(CurrentMemoryContext,
+												sizeof(WeirPlacement) *
+												Max(staged->n_outcomes, 1));
 	weir_owner_begin(&scope, run->def->owner);
-	weir_write_results(v, run->projector, run->table, staged->groups,
-					   staged->n, rewrite, staged->placements);
+	if (options->changelog != WEIR_CHANGELOG_OFF)
+		changelog = weir_changelog_begin(run->def->changelog, run->shape,
+										 staged->seq, staged->watermark,
+										 staged->at);
+	if (staged->replaces)
+	{
+		Timestamp	settled = DT_NOBEGIN;
+		Timestamp	emitted = DT_NOBEGIN;
+
+		if (!run->backfilling && run->has_watermark)
+			settled = weir_time_add(run->time.watermark,
+									-options->allowed_lateness);
+		if (options->changelog == WEIR_CHANGELOG_ALL)
+			emitted = DT_NOEND;
+		else if (options->changelog == WEIR_CHANGELOG_FINAL)
+			emitted = run->time.emitted;
+		weir_replace_results(v, run->projector, run->table, staged->outcomes,
+							 (int) staged->n_outcomes, run->plan->window_column,
+							 settled, emitted, changelog, staged->placements);
+	}
+	else
+		weir_write_results(v, run->projector, run->table, staged->outcomes,
+						   (int) staged->n_outcomes, changelog,
+						   staged->placements);
+	if (changelog != NULL)
+	{
+		int64		seq = weir_changelog_end(changelog);
+
+		staged->notified = seq > staged->seq;
+		staged->seq = seq;
+	}
 	weir_owner_end(&scope);
+}
+
+static void
+write_late_rows(WeirRun *run)
+{
+	ListCell   *cell;
+
+	foreach(cell, run->late_rows)
+		weir_write_late_row(run->def->id, lfirst(cell));
 }
 
 static void
@@ -195,63 +262,76 @@ write_dead_letters(WeirRun *run)
 	}
 }
 
-/* Steps 1 to 4 for one run. */
 static void
-write_run(WeirRun *run, Staged *staged)
+write_status(WeirRun *run, WeirStaged *staged, bool backfilling)
 {
-	Relation	state_table = NULL;
-	Relation	v = open_view(run, &state_table);
-	bool		backfilling = run->backfilling && !weir_run_complete(run);
-	bool		moved_away = weir_filenode(v) != run->filenode;
-	bool		rewrite = !backfilling &&
-		(run->backfilling || run->rewrite || moved_away);
 	WeirStatus	status;
-
-	staged->run = run;
-	staged->filenode = weir_filenode(v);
-	staged->published = !backfilling;
-	if (rewrite)
-		stage_everything(run, staged);
-	else
-	{
-		staged->groups = run->dirty;
-		staged->n = run->n_dirty;
-	}
-	order_groups(run, staged);
-	staged->placements = MemoryContextAllocHuge(CurrentMemoryContext,
-												sizeof(WeirPlacement) *
-												Max(staged->n, 1));
-	for (int i = 0; i < staged->n; i++)
-		staged->placements[i].result_tid = staged->groups[i]->result_tid;
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (!backfilling)
-		write_results(run, v, staged, rewrite);
-	WEIR_FAULT("commit-results");
-
-	/* logical decoding, ours and that of others, may pass over what follows */
-	replorigin_session_origin = DoNotReplicateId;
-	weir_write_states(state_table, run->table, staged->groups, staged->n,
-					  staged->placements);
-	table_close(state_table, NoLock);
-	WEIR_FAULT("commit-states");
-
-	write_dead_letters(run);
-	weir_write_books(run->def->id, run->books, run->n_books);
-	WEIR_FAULT("commit-positions");
 
 	status.backfilling = backfilling;
 	status.filenode = staged->filenode;
 	status.groups = weir_group_table_count(run->table);
-	for (int i = 0; !backfilling && i < staged->n; i++)
-		if (!weir_group_exists(run->table, staged->groups[i]))
+	for (int64 i = 0; !backfilling && i < staged->n_groups; i++)
+		if (staged->gone[i] ||
+			!weir_group_exists(run->table, staged->groups[i]))
 			status.groups--;	/* removed after the commit */
 	status.state_bytes = weir_group_table_bytes(run->table) +
 		weir_value_store_bytes(run->store);
 	status.busy = weir_busy_share();
 	status.commit_us = run->commit_us;
 	status.wal_bytes = run->wal_bytes;
+	status.time = run->time;
+	status.time.watermark = staged->watermark;
+	if (staged->publishes)
+		status.time.emitted = staged->watermark;
+	status.time.held_by = staged->held_by;
+	status.time.seq = staged->seq;
+	if (staged->notified)
+		status.time.at = staged->at;
 	weir_write_status(run->def->id, &status);
+}
+
+/* Steps 1 to 4 for one run. */
+static void
+write_run(WeirRun *run, WeirStaged *staged)
+{
+	Relation	state_table = NULL;
+	Relation	v = open_view(run, &state_table);
+	bool		backfilling = run->backfilling && !weir_run_complete(run);
+
+	staged->filenode = weir_filenode(v);
+	staged->publishes = !backfilling;
+	staged->replaces = !backfilling && (run->backfilling || run->rewrite);
+	/* VACUUM FULL and the like: only what is committed says which rows these are */
+	if (!run->backfilling && !run->rewrite && staged->filenode != run->filenode)
+		ereport(ERROR,
+				(errcode(WEIR_ERRCODE_CHANGED),
+				 errmsg("the rows of the view have moved")));
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	weir_stage_outcomes(run, staged);
+	if (staged->publishes)
+		write_results(run, v, staged);
+	weir_stage_states(run, staged);
+	order_others(staged);
+	WEIR_FAULT("commit-results");
+
+	/* logical decoding, ours and that of others, may pass over what follows */
+	replorigin_session_origin = DoNotReplicateId;
+	weir_write_states(state_table, run->table, staged->groups, staged->gone,
+					  staged->results, staged->marks, (int) staged->n_groups,
+					  staged->places);
+	table_close(state_table, NoLock);
+	WEIR_FAULT("commit-states");
+
+	write_dead_letters(run);
+	write_late_rows(run);
+	weir_write_books(run->def->id, run->books, run->n_books);
+	WEIR_FAULT("commit-positions");
+
+	if (staged->notified)
+		weir_notify(run->def->channel, staged->seq - 1,
+					&run->time.notify_skipped);
+	write_status(run, staged, backfilling);
 	replorigin_session_origin = InvalidRepOriginId;
 	PopActiveSnapshot();
 	relation_close(v, NoLock);
@@ -259,27 +339,18 @@ write_run(WeirRun *run, Staged *staged)
 
 /* Step 6. */
 static void
-apply(Staged *staged, int64 wal_bytes, int64 commit_us)
+apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 {
 	WeirRun    *run = staged->run;
 
-	for (int i = 0; i < staged->n; i++)
-	{
-		WeirGroup  *group = staged->groups[i];
-
-		group->result_tid = staged->placements[i].result_tid;
-		group->state_tid = staged->placements[i].state_tid;
-		group->flags &= ~WEIR_GROUP_DIRTY;
-		if (staged->published && !weir_group_exists(run->table, group))
-			weir_group_table_remove(run->table, group);
-	}
-	run->n_dirty = 0;
+	weir_apply_staged(staged);
 	run->dead_letters = NIL;
+	run->late_rows = NIL;
 	MemoryContextReset(run->interval);
 	run->moved = false;
 	run->rewrite = false;
 	run->blocked = false;
-	if (staged->published)
+	if (staged->publishes)
 		run->backfilling = false;
 	if (run->backfill != NULL)
 	{
@@ -316,7 +387,7 @@ weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 	MemoryContext mcxt = AllocSetContextCreate(caller, "pg_weir commit",
 											   ALLOCSET_DEFAULT_SIZES);
 	int			n = list_length(runs);
-	Staged	   *staged = MemoryContextAllocZero(mcxt, sizeof(Staged) * n);
+	WeirStaged *staged = MemoryContextAllocZero(mcxt, sizeof(WeirStaged) * n);
 	WeirRun    *volatile current = NULL;
 	WeirRun    *failed = NULL;
 	uint64		wal_before = pgWalUsage.wal_bytes;
@@ -351,6 +422,8 @@ weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 		/* an error of the commit itself is put down to the first run */
 		failed = current != NULL ? current : linitial(runs);
 		weir_watchdog_explain(*failure);
+		for (int i = 0; i < n; i++)
+			weir_unstage(list_nth(runs, i), &staged[i]);
 	}
 	PG_END_TRY();
 	weir_watchdog_stop();

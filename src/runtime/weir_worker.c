@@ -42,8 +42,15 @@
 /* The longest that a worker sleeps, so that lost news cost no more than this. */
 #define LONGEST_WAIT_MS 10000
 
-/* A view commits when it has so many, before its interval is over. */
-#define MOST_DEAD_LETTERS 10000
+/*
+ * A view commits when it has so many dead letters and late rows, before its
+ * interval is over.
+ */
+#define MOST_KEPT_ROWS 10000
+
+/* Rows of changelogs that have passed their time go in portions of these. */
+#define EXPIRED_AT_ONCE 10000
+#define LOOK_FOR_EXPIRED (10 * USECS_PER_SEC)
 
 static WeirWorker worker;
 
@@ -177,9 +184,15 @@ is_held(WeirFeed *feed)
 									2000);
 }
 
+static int
+kept_rows(const WeirRun *run)
+{
+	return list_length(run->dead_letters) + list_length(run->late_rows);
+}
+
 /*
  * A lock keeps a view from committing.  The others go on, and so does this one
- * within its memory; but dead letters are without bound.
+ * within its memory; but dead letters and late rows are without bound.
  */
 static bool
 is_blocked(WeirFeed *feed)
@@ -190,7 +203,7 @@ is_blocked(WeirFeed *feed)
 	{
 		WeirRun    *run = lfirst(cell);
 
-		if (run->blocked && list_length(run->dead_letters) >= MOST_DEAD_LETTERS)
+		if (run->blocked && kept_rows(run) >= MOST_KEPT_ROWS)
 			return true;
 	}
 	return false;
@@ -281,12 +294,14 @@ read_feeds(void)
 }
 
 static bool
-is_due(const WeirRun *run, TimestampTz now)
+is_due(WeirRun *run, TimestampTz now)
 {
+	if (run->has_watermark && weir_now() >= run->next_idle)
+		weir_members_update_ends(&worker, run);
 	if (!weir_run_has_news(run))
 		return false;
-	return run->stop != NULL ||
-		(list_length(run->dead_letters) >= MOST_DEAD_LETTERS && !run->blocked) ||
+	return run->stop != NULL || run->publish_now ||
+		(kept_rows(run) >= MOST_KEPT_ROWS && !run->blocked) ||
 		now >= run->last_commit + run->def->options.commit_interval;
 }
 
@@ -381,6 +396,30 @@ commit(bool all)
 	}
 }
 
+/* When a view commits, or looks whether it should, if nothing comes. */
+static TimestampTz
+next_commit(WeirRun *run)
+{
+	TimestampTz due = DT_NOEND;
+
+	if (weir_run_has_news(run))
+		due = run->publish_now && !run->blocked ? 0 :
+			weir_time_add(run->last_commit, run->def->options.commit_interval);
+	else
+	{
+		if (run->n_unpublished > 0 && !run->backfilling)
+			due = run->next_publish;
+		/* tests move this clock */
+		if (run->has_watermark && run->next_idle < DT_NOEND)
+			due = Min(due, weir_time_add(GetCurrentTimestamp(),
+										 Max(run->next_idle - weir_now(), 0)));
+	}
+	if (run->def->options.changelog != WEIR_CHANGELOG_OFF &&
+		run->def->options.changelog_retention >= 0)
+		due = Min(due, run->next_expiry);
+	return due;
+}
+
 /* Milliseconds until something is due by the clock. */
 static long
 time_to_wait(void)
@@ -397,9 +436,8 @@ time_to_wait(void)
 			due = Min(due, TimestampTzPlusMilliseconds(now, 300));
 		if (member->run == NULL)
 			due = Min(due, member->retry_at);
-		else if (weir_run_has_news(member->run))
-			due = Min(due, member->run->last_commit +
-					  member->run->def->options.commit_interval);
+		else
+			due = Min(due, next_commit(member->run));
 	}
 	foreach(cell, worker.feeds)
 	{
@@ -462,6 +500,65 @@ wait(bool busy)
 	}
 }
 
+/*
+ * Deletes what the changelog of a view has kept for long enough, a portion at a
+ * time.  An error is nobody's: it is tried again.
+ */
+static void
+expire_changes(WeirRun *run)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	const WeirViewOptions *options = &run->def->options;
+	volatile int64 n = 0;
+
+	PG_TRY();
+	{
+		WeirOwnerScope scope;
+
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		weir_owner_begin(&scope, run->def->owner);
+		n = weir_changelog_expire(run->def->changelog,
+								  weir_time_add(weir_now(),
+												-options->changelog_retention),
+								  EXPIRED_AT_ONCE);
+		weir_owner_end(&scope);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = weir_catch(caller);
+
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+			error->sqlerrcode != ERRCODE_UNDEFINED_TABLE)
+			ereport(LOG,
+					(errmsg("could not delete old rows of the changelog of \"%s\": %s",
+							run->def->name, error->message)));
+		n = 0;
+	}
+	PG_END_TRY();
+	run->next_expiry = weir_time_add(GetCurrentTimestamp(),
+									 n == EXPIRED_AT_ONCE ? 0 : LOOK_FOR_EXPIRED);
+}
+
+static void
+expire(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *cell;
+
+	foreach(cell, worker.members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run != NULL && run->def->options.changelog_retention >= 0 &&
+			OidIsValid(run->def->changelog) && now >= run->next_expiry)
+			expire_changes(run);
+	}
+}
+
 static void
 look_for_partitions(void)
 {
@@ -520,6 +617,7 @@ weir_worker_main(Datum arg)
 		weir_members_answer_waits(&worker);
 		weir_members_merge_feeds(&worker);
 		look_for_partitions();
+		expire();
 		if (worker.changes != NULL)
 			weir_changes_tend(&worker);
 	}

@@ -16,6 +16,7 @@
 #include "source/source.h"
 #include "decode/decode.h"
 #include "state/state.h"
+#include "window/deadlines.h"
 #include "window/window.h"
 
 /* Handed from the launcher to a worker through bgw_extra. */
@@ -59,6 +60,7 @@ typedef struct WeirRowOrigin
 {
 	int64		diff;
 	bool		inserted;		/* by an INSERT: what append-only views take */
+	uint32		had;			/* WEIR_GROUP_HAD_UPDATE or _DELETE, else 0 */
 	XLogRecPtr	begin;			/* of the commit record, and its end */
 	XLogRecPtr	end;
 	TransactionId xid;			/* top-level */
@@ -97,7 +99,6 @@ typedef struct WeirRunKey
 	AttrNumber	column;			/* bare column (of a window: its time) */
 	ExprState  *expr;
 	bool		is_window;
-	WeirTumble	tumble;
 } WeirRunKey;
 
 typedef struct WeirDeadLetter
@@ -134,6 +135,9 @@ typedef struct WeirRun
 	WeirValueStore *store;
 	WeirGroupTable *table;
 	Size		presence;		/* of the row count in a group's words */
+	Size		mark;			/* of a session's published upper bound */
+	int			first_state;	/* of a session: min and max of its times */
+	int			last_state;
 	ExprState  *filter;
 	ExprContext *econtext;
 	TupleTableSlot *row;		/* of the stream */
@@ -143,7 +147,34 @@ typedef struct WeirRun
 	char	   *images;			/* WEIR_BATCH_ROWS key images */
 	Size		image_room;
 
+	/* event time; without a watermark windows never close */
+	WeirWindow	window;			/* if Q has one */
+	bool		has_watermark;
+	WeirViewTime time;			/* as of the last commit; counters of late rows
+								 * and what follows them may be ahead of it */
+	Expr	   *time_expr;		/* the first argument of the window function */
+	struct WeirJudgement *judgement;	/* of the pane of the last late row */
+	WeirDeadlines *deadlines;	/* of all groups with a pane; NULL without a
+								 * watermark, and in a backfill's process */
+	TimestampTz next_idle;		/* clock: a partition may become idle then */
+	List	   *late_rows;		/* of WeirLateRow, in interval */
+	TupleDesc	late_desc;		/* the columns that a late row shows */
+	AttrNumber *late_columns;	/* of the source */
+	bool		suspect;		/* fold.c: a row must be judged by what is applied */
+	bool		judging;
+
 	/* emit */
+	WeirComposer *composer;		/* of windows of several panes */
+	bool		publishes_panes;	/* open ones of hop and cumulate */
+	WeirGroup **unpublished;	/* panes that changed since their open windows
+								 * were composed */
+	int			n_unpublished;
+	int			max_unpublished;
+	int64		publish_interval;	/* microseconds */
+	TimestampTz next_publish;	/* clock of the server: of open sliding windows */
+	bool		unsure;			/* v may show them as they are */
+	bool		publish_now;	/* somebody waits for them */
+	TimestampTz next_expiry;	/* of changelog rows */
 	WeirProjector *projector;
 	TupleDesc	shape;			/* of v, as the definition gives it */
 	Oid			filenode;		/* of v, for which the result TIDs hold */
@@ -217,7 +248,7 @@ extern void weir_check_shape(Relation v, TupleDesc wanted);
 extern bool weir_run_complete(const WeirRun *run);
 
 /* There is something to commit. */
-extern bool weir_run_has_news(const WeirRun *run);
+extern bool weir_run_has_news(WeirRun *run);
 
 /* The books of a partition, made if they are new. */
 extern WeirBooks *weir_run_books(WeirRun *run, int32 partition);
@@ -244,11 +275,126 @@ extern void weir_run_fold_unguarded(WeirRun *run, const WeirBatch *batch);
  */
 extern void weir_run_truncate(WeirRun *run);
 
+/*
+ * A group of the table is changed: commit it, publish it, look at it when its
+ * window closes.  `at`: the time of its row, for a session.
+ */
+extern void weir_run_mark(WeirRun *run, WeirGroup *group, bool has_pane,
+						  int64 pane, Timestamp at);
+
 /* A group was changed by somebody else than the fold: commit it. */
 extern void weir_run_touch(WeirRun *run, WeirGroup *group);
 
 /* Recognises a message when it is met again. */
 extern int64 weir_fingerprint(const WeirMessage *message);
+
+/* An open window of this pane is to be composed. */
+extern void weir_run_publish_pane(WeirRun *run, WeirGroup *group);
+
+/* ---- late.c: rows whose windows have closed ---- */
+
+typedef enum WeirTimeliness
+{
+	WEIR_IN_TIME,				/* for all of its windows */
+	WEIR_LATE_FOR_SOME,			/* revises a window, or misses one */
+	WEIR_LATE_ALTOGETHER,		/* recorded or counted; it is not folded */
+	WEIR_SUSPECT				/* of a session: apply what is pending, ask again */
+} WeirTimeliness;
+
+/*
+ * Is the row at hand, with this event time in this pane, in time?  Counts and
+ * records what it misses.  image: of its keys, for sessions.
+ */
+extern WeirTimeliness weir_judge_row(WeirRun *run, Timestamp ts, int64 pane,
+									 const char *image, uint32 len, int diff);
+
+/* The watermark has moved: what was judged is void. */
+extern void weir_judge_anew(WeirRun *run);
+
+/* ---- publish.c: which rows of v a commit writes ---- */
+
+/* What a commit does with the groups of a run, until it has succeeded. */
+typedef struct WeirStaged
+{
+	WeirRun    *run;
+	Oid			filenode;		/* of v */
+	bool		publishes;		/* not in the middle of a backfill */
+	bool		replaces;		/* all rows of v */
+	bool		publishes_open;	/* sliding windows */
+	TimestampTz watermark;
+	TimestampTz next_idle;
+	int32		held_by;
+	WeirOutcome *outcomes;
+	int64		n_outcomes;
+	WeirPlacement *placements;	/* of the outcomes' rows */
+	void	  **due;			/* groups whose deadline has come */
+	int64		n_due;
+	WeirGroup **groups;			/* states to write */
+	bool	   *gone;			/* or to delete, with the group */
+	ItemPointerData *results;	/* where their rows of v are */
+	Timestamp  *marks;			/* of sessions */
+	ItemPointerData *places;	/* where their stored states are */
+	int64		n_groups;
+	int64		n_placed;		/* the first so many are in the order of v's rows */
+	int64		seq;			/* next weir_seq */
+	TimestampTz at;
+	bool		notified;
+} WeirStaged;
+
+/* Watermark and outcomes; in the commit's transaction, changes no group. */
+extern void weir_stage_outcomes(WeirRun *run, WeirStaged *staged);
+
+/* With the placements at hand: the states. */
+extern void weir_stage_states(WeirRun *run, WeirStaged *staged);
+
+/* The commit has failed: whatever was marked is as it was. */
+extern void weir_unstage(WeirRun *run, WeirStaged *staged);
+
+/* After the commit: groups, deadlines, time. */
+extern void weir_apply_staged(WeirStaged *staged);
+
+/* After loading: what v shows of open sliding windows may be of before. */
+extern void weir_run_publish_again(WeirRun *run);
+
+/* After loading: all groups wait for something. */
+extern void weir_run_set_deadlines(WeirRun *run);
+
+/* A group that waits for nothing: when is it to be looked at?  See fold.c. */
+extern void weir_run_wait(WeirRun *run, WeirGroup *group, int64 pane,
+						  Timestamp at);
+
+/*
+ * The upper bound of the session whose row the group holds, as it was published:
+ * a word of the group that is DT_NOBEGIN when it is zero.
+ */
+static inline Timestamp
+weir_run_published(const WeirRun *run, const WeirGroup *group)
+{
+	return run->mark == WEIR_NO_PRESENCE ? DT_NOBEGIN :
+		*(const int64 *) (WEIR_GROUP_WORDS(group) + run->mark) ^ DT_NOBEGIN;
+}
+
+static inline void
+weir_run_set_published(const WeirRun *run, WeirGroup *group, Timestamp upper)
+{
+	if (run->mark != WEIR_NO_PRESENCE)
+		*(int64 *) (WEIR_GROUP_WORDS(group) + run->mark) = upper ^ DT_NOBEGIN;
+}
+
+/* Where the watermark would be if the run committed now. */
+extern TimestampTz weir_run_watermark(WeirRun *run, TimestampTz *next_idle,
+									  int32 *held_by);
+
+/*
+ * Is there something to publish besides what has changed?  Open windows of
+ * several panes whose time has come; windows that close since a partition has
+ * become idle.
+ */
+extern bool weir_run_publishes_open(const WeirRun *run);
+extern bool weir_run_time_moves(WeirRun *run);
+
+/* ts + interval, at most the end of time. */
+extern Timestamp weir_time_add(Timestamp ts, int64 interval);
 
 /* ---- feed.c: one consumer and the runs that it feeds ---- */
 

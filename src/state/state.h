@@ -126,7 +126,8 @@ typedef struct WeirGroup
 #define WEIR_GROUP_HAD_DELETE	0x0040	/* a DELETE or TRUNCATE */
 #define WEIR_GROUP_REASONS		0x0070
 /* of this commit, by runtime/publish.c */
-#define WEIR_GROUP_STAGED		0x0100	/* has an outcome */
+#define WEIR_GROUP_STAGED		0x0100	/* is in the list of its states */
+#define WEIR_GROUP_GONE			0x0200	/* is to be removed */
 
 #define WEIR_GROUP_WORDS(group) ((char *) (group) + sizeof(WeirGroup))
 

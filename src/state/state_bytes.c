@@ -26,7 +26,7 @@
 #include "port/pg_bswap.h"
 #include "port/pg_crc32c.h"
 
-#define STATE_VERSION 3
+#define STATE_VERSION 4
 
 typedef struct Header
 {

@@ -3,7 +3,7 @@
  * calendar.c
  *	  Days and months as the clock on the wall of a time zone counts them.
  *
- * Receives local times and counts from tumble.c and answers with local times
+ * Receives local times and counts from window.c and answers with local times
  * and instants.  Knows zones, and nothing of windows.
  *
  * The question that matters here is when a local day begins, and the answer
