@@ -17,11 +17,13 @@ OBJS = \
 	src/catalog/adopt_views.o \
 	src/catalog/alter_view.o \
 	src/catalog/control_view.o \
+	src/catalog/changelog_table.o \
 	src/catalog/create_view.o \
 	src/catalog/database_label.o \
 	src/catalog/ddl_hook.o \
 	src/catalog/describe_plan.o \
 	src/catalog/drop_view.o \
+	src/catalog/event_options.o \
 	src/catalog/leave_database.o \
 	src/catalog/plan_query.o \
 	src/catalog/read_only.o \
@@ -41,10 +43,18 @@ OBJS = \
 	src/decode/json_text.o \
 	src/decode/try_decode.o \
 	src/emit/books.o \
+	src/emit/compose.o \
+	src/emit/compose_session.o \
+	src/emit/changelog.o \
 	src/emit/project.o \
+	src/emit/replace.o \
 	src/emit/results.o \
+	src/emit/row_image.o \
+	src/emit/row_writer.o \
 	src/emit/states.o \
 	src/emit/tidy.o \
+	src/emit/try_compose.o \
+	src/emit/try_row_image.o \
 	src/fdw/kafka_encode.o \
 	src/fdw/kafka_fdw.o \
 	src/fdw/kafka_insert.o \
@@ -53,6 +63,7 @@ OBJS = \
 	src/fdw/show_message.o \
 	src/fdw/stream_fdw.o \
 	src/fdw/stream_message.o \
+	src/monitor/event_time.o \
 	src/monitor/progress.o \
 	src/monitor/view_functions.o \
 	src/monitor/wait_for.o \
@@ -116,7 +127,7 @@ endif
 
 REGRESS = tumble hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan push_stream retract
+REGRESS += query_plan push_stream retract row_image
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 

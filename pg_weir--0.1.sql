@@ -28,8 +28,9 @@ GRANT USAGE ON SCHEMA weir TO PUBLIC;
 
 -- One row a view.  id is random, so that it survives dump and restore; it
 -- names weir_data.query_<id> (Q as an internal view) and weir_data.state_<id>,
--- and is the argument of the trigger that keeps v read-only.
--- relid is valid where home says: '<system identifier>/<database oid>'.
+-- and is the argument of the triggers that keep v and its changelog read-only.
+-- relid and changelog are valid where home says: '<system identifier>/<database
+-- oid>'.
 CREATE TABLE weir_data.views (
 	id			text COLLATE "C" PRIMARY KEY,
 	relid		oid NOT NULL,
@@ -37,9 +38,12 @@ CREATE TABLE weir_data.views (
 	options		text[] NOT NULL,	-- as given, 'commit_interval=100 ms'
 	settings	text[] NOT NULL,	-- pinned, name and value in turn
 	paused		boolean NOT NULL,
-	epoch		bigint NOT NULL DEFAULT 0	-- raised by rebuild
+	epoch		bigint NOT NULL DEFAULT 0,	-- raised by rebuild
+	windowed	boolean NOT NULL DEFAULT false,	-- a column of v is Q's window
+	changelog	oid					-- <view>_changes, NULL: none
 );
 CREATE INDEX views_relid ON weir_data.views (relid);
+CREATE INDEX views_changelog ON weir_data.views (changelog);
 
 -- What changes at every commit of a view.
 --
@@ -63,15 +67,17 @@ CREATE TABLE weir_data.status (
 	commits		bigint NOT NULL DEFAULT 0,
 	commit_us	bigint NOT NULL DEFAULT 0,
 	wal_bytes	bigint NOT NULL DEFAULT 0,
-	watermark	timestamptz,		-- of event time; NULL: none yet
-	emitted		timestamptz,		-- windows that end here or before are in the
-									-- changelog
+	watermark	timestamptz,		-- NULL: none yet, or none at all
+	emitted		timestamptz,		-- windows that end by then are in the changelog,
+									-- although the watermark began anew (rebuild)
+	settled		timestamptz,		-- windows that end by then are never revised any
+									-- more, also when the options change
 	held_by		integer,			-- the partition that holds the watermark back
 	late_applied	bigint NOT NULL DEFAULT 0,	-- pairs of row and window
 	late_side	bigint NOT NULL DEFAULT 0,
 	late_dropped	bigint NOT NULL DEFAULT 0,
-	next_seq	bigint NOT NULL DEFAULT 1,	-- of the changelog: the next weir_seq
-	changes_at	timestamptz,		-- its last weir_at
+	next_seq	bigint NOT NULL DEFAULT 1,	-- of the changelog, never given twice
+	changes_at	timestamptz,		-- weir_at of its last rows
 	timeline	integer,			-- of the WAL, when next_seq was written
 	notify_skipped	bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
@@ -92,10 +98,10 @@ CREATE TABLE weir_data.positions (
 	rows_filtered	bigint NOT NULL DEFAULT 0,
 	tombstones	bigint NOT NULL DEFAULT 0,
 	dead_letters	bigint NOT NULL DEFAULT 0,
-	greatest	timestamptz,		-- event time, of views with a watermark
-	watermark	timestamptz,
-	idle		boolean NOT NULL DEFAULT false,
-	lateness	bytea,				-- sketch of it, for watermarks like 'p99'
+	greatest	timestamptz,		-- event time of a row that moved the watermark
+	watermark	timestamptz,		-- of this partition
+	idle		boolean,			-- left out of the view's; NULL without one
+	lateness	bytea,				-- how late rows came, for p99 and the like
 	PRIMARY KEY (view_id, partition)
 ) WITH (fillfactor = 20);
 
@@ -126,13 +132,15 @@ CREATE TABLE weir_data.dead_letters (
 );
 CREATE INDEX dead_letters_view ON weir_data.dead_letters (view_id, at);
 
--- Rows that came too late for the windows that are named.
+-- Rows that came when windows of theirs could not be revised any more.
 CREATE TABLE weir_data.late_rows (
 	view_id		text COLLATE "C" NOT NULL,
-	windows		text[] NOT NULL,
-	watermark	timestamptz,		-- of the view, when the row came
-	late_by		interval NOT NULL,	-- behind the end of the latest of them
-	"row"		jsonb,
+	windows		text[] NOT NULL,	-- that the row has missed, as text
+	watermark	timestamptz NOT NULL,
+	late_by		interval NOT NULL,
+	diff		smallint NOT NULL,	-- -1: a row that was taken back
+	"row"		jsonb,				-- what the view reads of it
+	diff		smallint NOT NULL,	-- -1: it was to be taken back
 	at			timestamptz NOT NULL
 );
 CREATE INDEX late_rows_view ON weir_data.late_rows (view_id, at);
@@ -310,7 +318,8 @@ CREATE TRIGGER views_changed
 AFTER INSERT OR UPDATE OR DELETE ON weir_data.views
 FOR EACH STATEMENT EXECUTE FUNCTION weir_data.views_changed();
 
--- Keeps users from writing into v; the argument is the id of the view.
+-- Keeps users from writing into v and its changelog; the first argument is the
+-- id of the view, and the changelog's has a second one, 'changelog'.
 CREATE FUNCTION weir.read_only() RETURNS trigger
 AS 'MODULE_PATHNAME', 'weir_read_only'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
@@ -345,6 +354,31 @@ RETURNS bigint
 AS 'MODULE_PATHNAME', 'weir_delete_dead_letters'
 LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
 
+-- Late rows, too.
+CREATE FUNCTION weir.delete_late_rows(view regclass,
+	before timestamptz DEFAULT 'infinity')
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'weir_delete_late_rows'
+LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
+
+-- How far event time has come, in the snapshot of the query; needs SELECT on the
+-- view.  No SET clause: is_closed is called for each row.
+CREATE FUNCTION weir.watermark(view regclass) RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'weir_watermark'
+LANGUAGE C STABLE STRICT;
+
+CREATE FUNCTION weir.is_closed(view regclass, "window" tstzrange) RETURNS boolean
+AS 'MODULE_PATHNAME', 'weir_is_closed'
+LANGUAGE C STABLE;
+
+CREATE FUNCTION weir.is_closed(view regclass, "window" tsrange) RETURNS boolean
+AS 'MODULE_PATHNAME', 'weir_is_closed'
+LANGUAGE C STABLE;
+
+COMMENT ON FUNCTION weir.watermark(regclass) IS 'how far event time has come in a continuous view';
+COMMENT ON FUNCTION weir.is_closed(regclass, tstzrange) IS 'is no row expected any more in this window of a continuous view?';
+COMMENT ON FUNCTION weir.is_closed(regclass, tsrange) IS 'is no row expected any more in this window of a continuous view?';
+COMMENT ON FUNCTION weir.delete_late_rows(regclass, timestamptz) IS 'delete the late rows of a continuous view that are older than a time';
 COMMENT ON FUNCTION weir.delete_dead_letters(regclass, timestamptz) IS 'delete the dead letters of a continuous view that are older than a time';
 COMMENT ON FUNCTION weir.read_only() IS 'trigger: keeps users from writing into a continuous view';
 COMMENT ON FUNCTION weir.pause(regclass) IS 'stop a continuous view; it keeps its rows and its positions';
@@ -367,7 +401,7 @@ LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
 
 CREATE FUNCTION weir_data.definitions(
 	OUT view oid, OUT id text, OUT owner oid, OUT source oid, OUT kind text,
-	OUT paused boolean)
+	OUT paused boolean, OUT changelog oid)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'weir_definitions'
 LANGUAGE C SET search_path = pg_catalog, pg_temp;
@@ -416,9 +450,12 @@ SELECT d.view::pg_catalog.regclass AS view,
 			ELSE 'Its owner sees why.' END
 		 WHEN d.paused THEN 'Call weir.resume() to let it go on.'
 		 ELSE h.hint END AS hint,
-	NULL::pg_catalog.timestamptz AS watermark,
-	NULL::pg_catalog.text AS held_by,
-	NULL::pg_catalog.text AS channel,
+	s.watermark,
+	CASE WHEN d.kind OPERATOR(pg_catalog.=) 'kafka'
+		 THEN 'partition ' OPERATOR(pg_catalog.||) s.held_by::pg_catalog.text
+	END AS held_by,
+	CASE WHEN d.changelog IS NOT NULL
+		 THEN 'weir_' OPERATOR(pg_catalog.||) d.id END AS channel,
 	s.last_commit
 FROM weir_data.definitions() d
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
@@ -462,7 +499,9 @@ SELECT d.view, d.id, d.source, d.kind, p.partition,
 		 WHEN p.last_time IS NOT NULL
 		 THEN GREATEST(0, EXTRACT(epoch FROM weir_data.now() OPERATOR(pg_catalog.-) p.last_time))
 	END::pg_catalog.float8 AS lag_seconds,
-	NOT d.paused AND s.sqlstate IS NULL AS moves
+	NOT d.paused AND s.sqlstate IS NULL AS moves,
+	p.watermark,
+	p.idle
 FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
@@ -475,7 +514,9 @@ SELECT d.view, d.id, d.source, d.kind, NULL,
 		 WHEN r.read_by IS NOT NULL
 		 THEN GREATEST(0, EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.read_by))
 	END::pg_catalog.float8,
-	q.moves
+	q.moves,
+	p.watermark,
+	p.idle
 FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
@@ -504,8 +545,8 @@ SELECT l.view::pg_catalog.regclass AS view,
 	l.source_end,
 	CASE WHEN l.moves THEN l.lag END AS lag,
 	CASE WHEN l.moves THEN l.lag_seconds END AS lag_seconds,
-	NULL::pg_catalog.timestamptz AS watermark,
-	NULL::pg_catalog.bool AS idle
+	l.watermark,
+	l.idle
 FROM weir_data.lags l
 WHERE pg_catalog.has_table_privilege(l.view, 'SELECT');
 
@@ -515,9 +556,9 @@ CREATE VIEW weir.stat_views WITH (security_barrier) AS
 SELECT d.view::pg_catalog.regclass AS view,
 	p.rows_in,
 	p.rows_filtered,
-	0::pg_catalog.int8 AS late_applied,
-	0::pg_catalog.int8 AS late_side,
-	0::pg_catalog.int8 AS late_dropped,
+	s.late_applied,
+	s.late_side,
+	s.late_dropped,
 	p.dead_letters,
 	s.groups AS groups_in_memory,
 	s.groups AS groups_on_disk,
@@ -590,6 +631,20 @@ FROM weir_data.definitions() d
 	JOIN weir_data.dead_letters l ON l.view_id OPERATOR(pg_catalog.=) d.id
 WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
 
+-- One row for each late row of the source.  It is the owner's alone: who may read
+-- the view may not therefore read its source.
+CREATE VIEW weir.late_rows WITH (security_barrier) AS
+SELECT d.view::pg_catalog.regclass AS view,
+	l.windows,
+	l.watermark,
+	l.late_by,
+	CASE WHEN pg_catalog.pg_has_role(d.owner, 'USAGE') THEN l."row" END AS "row",
+	l.diff,
+	l.at
+FROM weir_data.definitions() d
+	JOIN weir_data.late_rows l ON l.view_id OPERATOR(pg_catalog.=) d.id
+WHERE pg_catalog.has_table_privilege(d.view, 'SELECT');
+
 -- Backfills under way: views that show nothing yet, or the rows from before
 -- their rebuild.  Rows of a table as far as they are read, and as the planner
 -- has estimated them; messages of a topic, by their offsets.
@@ -623,4 +678,5 @@ WHERE s.phase OPERATOR(pg_catalog.=) 'backfilling'
 	AND pg_catalog.has_table_privilege(d.view, 'SELECT');
 
 GRANT SELECT ON weir.views, weir.partitions, weir.stat_views,
-	weir.stat_sources, weir.slot, weir.dead_letters, weir.progress TO PUBLIC;
+	weir.stat_sources, weir.slot, weir.dead_letters, weir.late_rows,
+	weir.progress TO PUBLIC;

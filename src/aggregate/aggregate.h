@@ -17,6 +17,9 @@
  *				are 1, and always so for a state without `retracts`
  *	merge		folds another state of the same kind into this one.  Either
  *				may be of more rows taken back than given, until all is merged
+ *	compose		like merge, but takes over no more than what finish needs; what it
+ *				is folded into is only composed, finished and released.  NULL
+ *				where merge does no more
  *	finish		the aggregate's result
  *	save, load	the by-reference part as bytes; the fixed part is copied
  *				as it stands, and load() puts new references in it
@@ -66,6 +69,8 @@ typedef struct WeirStateOps
 							const int64 *diffs, int n);
 	void		(*merge) (const WeirState *state, char *words,
 						  const char *from);
+	void		(*compose) (const WeirState *state, char *words,
+							const char *from);
 	void		(*save) (const WeirState *state, const char *words,
 						 StringInfo out);
 	const char *(*load) (const WeirState *state, char *words,

@@ -635,6 +635,20 @@ weir_multiset_max(const WeirState *state, const char *words, bool *isnull)
 	return find_extreme(state, words, true, isnull);
 }
 
+/* Its two ends, one row each: so what is composed of n states has 2 n values. */
+static void
+multiset_compose(const WeirState *state, char *words, const char *from)
+{
+	for (int backward = 0; backward < 2; backward++)
+	{
+		bool		isnull;
+		Datum		value = find_extreme(state, from, backward != 0, &isnull);
+
+		if (!isnull)
+			multiset_advance(state, &words, &value, &isnull, NULL, 1);
+	}
+}
+
 /* -------------------------------------------------------- stored, freed */
 
 /* Seven bits a byte, the lowest first. */
@@ -767,7 +781,8 @@ multiset_release(const WeirState *state, char *words)
 		.name = (name_), .size = sizeof(Multiset), \
 		.by_reference = true, .retracts = true, \
 		.init = multiset_init, .advance = multiset_advance, \
-		.merge = multiset_merge, .save = multiset_save, \
+		.merge = multiset_merge, .compose = multiset_compose, \
+		.save = multiset_save, \
 		.load = multiset_load, .release = multiset_release \
 	}
 

@@ -47,6 +47,7 @@ static void accept_foreign_table(RangeTblEntry *rte, const char *name);
 static void accept_from_function(RangeTblEntry *rte, WeirFrom *from, int rti);
 static bool accept_expression_walker(Node *node, void *context);
 static void accept_source_column(Var *var);
+static void accept_set(Oid function);
 static void accept_aggregate(Aggref *call);
 
 void
@@ -94,9 +95,6 @@ weir_accept_clauses(const Query *query)
 	if (query->hasWindowFuncs)
 		weir_refuse("continuous views do not support window functions (OVER)",
 					"Use them in the queries that read the view; for windows of time see weir.tumble().");
-	if (query->hasTargetSRFs)
-		weir_refuse("continuous views do not support set-returning functions yet",
-					"Call the function in the queries that read the view.");
 
 	/* GROUP BY () alone is another way to ask for one row over everything. */
 	if (query->groupingSets != NIL &&
@@ -308,6 +306,14 @@ accept_expression_walker(Node *node, void *context)
 		case T_Var:
 			accept_source_column((Var *) node);
 			break;
+		case T_FuncExpr:
+			if (((FuncExpr *) node)->funcretset)
+				accept_set(((FuncExpr *) node)->funcid);
+			break;
+		case T_OpExpr:
+			if (((OpExpr *) node)->opretset)
+				accept_set(InvalidOid);
+			break;
 		case T_Aggref:
 			accept_aggregate((Aggref *) node);
 			break;
@@ -342,6 +348,15 @@ accept_source_column(Var *var)
 	if (var->varattno == 0)
 		weir_refuse("continuous views do not support whole rows of the source yet",
 					"Name the columns.");
+}
+
+/* The windows of a row are a set; whether they may stand there is seen later. */
+static void
+accept_set(Oid function)
+{
+	if (!weir_window_is_set(weir_window_kind(function)))
+		weir_refuse("continuous views do not support set-returning functions yet",
+					"Call the function in the queries that read the view.");
 }
 
 static void

@@ -13,6 +13,9 @@
  *	v is the one table whose trigger weir_read_only has the id as argument and
  *	whose owner also owns query_<id>.
  *
+ * Its changelog is the one table of that owner whose trigger also says so; a row
+ * that names a changelog waits for it.
+ *
  * The owner is part of it since anybody may put such a trigger on a table of
  * his own, but nobody can give a table or query_<id> away.  No table, or two:
  * the row stays as it is, without an error, for a restore may still be under
@@ -53,6 +56,7 @@ typedef struct Candidate
 	Oid			relid;
 	Oid			query_view;
 	Oid			state_table;
+	Oid			changelog;		/* InvalidOid: none */
 } Candidate;
 
 bool
@@ -83,7 +87,8 @@ weir_is_internal_part(Oid part, Oid relid)
 }
 
 static const char candidates_sql[] =
-"SELECT v.id, pg_catalog.min(c.oid), pg_catalog.min(q.oid), pg_catalog.min(s.oid)"
+"SELECT v.id, pg_catalog.min(c.oid), pg_catalog.min(q.oid), pg_catalog.min(s.oid),"
+"       pg_catalog.min(l.oid)"
 "  FROM weir_data.views v"
 "  JOIN pg_catalog.pg_class q"
 "    ON q.relname OPERATOR(pg_catalog.=) ('query_' OPERATOR(pg_catalog.||) v.id)::pg_catalog.name"
@@ -102,12 +107,26 @@ static const char candidates_sql[] =
 "    ON c.oid OPERATOR(pg_catalog.=) t.tgrelid"
 "   AND c.relkind OPERATOR(pg_catalog.=) 'r'"
 "   AND c.relowner OPERATOR(pg_catalog.=) q.relowner"
-" WHERE v.home OPERATOR(pg_catalog.<>) $1"
+"  LEFT JOIN (SELECT k.oid, k.relowner, u.tgargs"
+"         FROM pg_catalog.pg_trigger u"
+"         JOIN pg_catalog.pg_class k"
+"           ON k.oid OPERATOR(pg_catalog.=) u.tgrelid"
+"          AND k.relkind OPERATOR(pg_catalog.=) 'r'"
+"        WHERE u.tgname OPERATOR(pg_catalog.=) 'weir_read_only'"
+"          AND u.tgfoid OPERATOR(pg_catalog.=) 'weir.read_only()'::pg_catalog.regprocedure) l"
+"    ON v.changelog IS NOT NULL"
+"   AND l.relowner OPERATOR(pg_catalog.=) q.relowner"
+"   AND l.tgargs OPERATOR(pg_catalog.=)"
+"       (pg_catalog.convert_to(v.id, 'UTF8') OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')"
+"        OPERATOR(pg_catalog.||) pg_catalog.convert_to('" WEIR_READ_ONLY_CHANGELOG "', 'UTF8')"
+"        OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))"
+" WHERE (v.changelog IS NULL OR l.oid IS NOT NULL)"
+"   AND (v.home OPERATOR(pg_catalog.<>) $1"
 "    OR NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d"
 "         WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass"
 "           AND d.objid OPERATOR(pg_catalog.=) q.oid"
 "           AND d.refobjid OPERATOR(pg_catalog.=) v.relid"
-"           AND d.deptype OPERATOR(pg_catalog.=) 'i')"
+"           AND d.deptype OPERATOR(pg_catalog.=) 'i'))"
 " GROUP BY v.id HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 1";
 
 /* The result of candidates_sql, in a context that outlives SPI. */
@@ -132,6 +151,9 @@ find_candidates(MemoryContext result_context)
 		candidate->relid = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
 		candidate->query_view = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 		candidate->state_table = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
+		candidate->changelog = DatumGetObjectId(SPI_getbinval(row, desc, 5, &isnull));
+		if (isnull)
+			candidate->changelog = InvalidOid;
 		result = lappend(result, candidate);
 	}
 	MemoryContextSwitchTo(old);
@@ -146,21 +168,24 @@ find_candidates(MemoryContext result_context)
 static void
 adopt(const Candidate *candidate)
 {
-	Oid			types[] = {TEXTOID, OIDOID, TEXTOID};
+	Oid			types[] = {TEXTOID, OIDOID, TEXTOID, OIDOID};
 	Datum		values[] = {CStringGetTextDatum(candidate->id),
 		ObjectIdGetDatum(candidate->relid),
-	CStringGetTextDatum(weir_home())};
+		CStringGetTextDatum(weir_home()),
+	ObjectIdGetDatum(candidate->changelog)};
 	Query	   *query = weir_catalog_query(candidate->query_view);
 
-	weir_sql("UPDATE weir_data.views SET relid = $2, home = $3"
-			 " WHERE id OPERATOR(pg_catalog.=) $1", 3, types, values);
+	weir_sql("UPDATE weir_data.views SET relid = $2, home = $3,"
+			 " changelog = CASE WHEN $4 OPERATOR(pg_catalog.<>) 0 THEN $4 END"
+			 " WHERE id OPERATOR(pg_catalog.=) $1", 4, types, values);
 	weir_sql("UPDATE weir_data.status SET filenode = 1"
 			 " WHERE filenode IS NOT NULL AND view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 
 	/* CREATE DATABASE ... TEMPLATE has copied them */
 	if (!weir_is_internal_part(candidate->query_view, candidate->relid))
 		weir_record_parts(candidate->relid, candidate->query_view,
-						  candidate->state_table, weir_query_source(query));
+						  candidate->state_table, candidate->changelog,
+						  weir_query_source(query));
 }
 
 int
@@ -187,7 +212,9 @@ weir_catalog_adopt(void)
 			continue;
 		if (get_rel_relkind(candidate->relid) != RELKIND_RELATION ||
 			get_rel_relkind(candidate->query_view) != RELKIND_VIEW ||
-			get_rel_relkind(candidate->state_table) != RELKIND_RELATION)
+			get_rel_relkind(candidate->state_table) != RELKIND_RELATION ||
+			(OidIsValid(candidate->changelog) &&
+			 get_rel_relkind(candidate->changelog) != RELKIND_RELATION))
 			continue;
 		adopt(candidate);
 		n++;

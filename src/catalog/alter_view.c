@@ -21,10 +21,38 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 
-/* Takes our options out of a SET or RESET and stores them; checks first. */
+/*
+ * The options as they are now, after all of a statement's changes: do they fit
+ * together?  A view that has closed windows goes on closing them: what it had of
+ * them in memory is gone, and a late row would begin them anew.
+ */
 static void
+check_options(const WeirViewDef *before, Datum stored)
+{
+	WeirViewOptions options = weir_options_read(stored, before->source_kind,
+												before->windowed);
+
+	options.changelog = before->options.changelog;
+	if (options.watermark.kind == WEIR_WATERMARK_NONE &&
+		before->options.watermark.kind != WEIR_WATERMARK_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("weir.watermark cannot be changed to 'none'"),
+				 errdetail("Windows that have closed are no longer kept in memory."),
+				 errhint("Drop the view and create it again, or give the watermark a long interval.")));
+	weir_event_options_check(weir_options_stored(stored), &options,
+							 weir_query_window_kind(weir_catalog_query(before->query_view)),
+							 before->windowed);
+}
+
+/*
+ * Takes our options out of a SET or RESET and stores them; each is checked
+ * first.  Returns what is stored then.
+ */
+static Datum
 store_options(const WeirViewDef *view, List *options, bool is_reset)
 {
 	WeirSqlScope scope;
@@ -32,6 +60,7 @@ store_options(const WeirViewDef *view, List *options, bool is_reset)
 	Datum		values[2] = {CStringGetTextDatum(view->id), (Datum) 0};
 	bool		isnull;
 	Datum		stored;
+	MemoryContext caller = CurrentMemoryContext;
 
 	weir_options_check_alter(options, is_reset);
 
@@ -50,7 +79,10 @@ store_options(const WeirViewDef *view, List *options, bool is_reset)
 	weir_sql("UPDATE weir_data.views SET options = $2"
 			 " WHERE id OPERATOR(pg_catalog.=) $1",
 			 2, types, values);
+	MemoryContextSwitchTo(caller);
+	stored = datumCopy(values[1], false, -1);
 	weir_sql_end(&scope);
+	return stored;
 }
 
 static WeirViewDef *
@@ -73,6 +105,7 @@ weir_alter_view(const WeirUtilityCall *call)
 											   call->pstmt->utilityStmt));
 	WeirViewDef *view;
 	List	   *rest = NIL;
+	Datum		stored = (Datum) 0;
 	ListCell   *lc;
 	Oid			relid;
 
@@ -104,7 +137,8 @@ weir_alter_view(const WeirUtilityCall *call)
 			weir_options_ours((List *) cmd->def) != NIL)
 		{
 			options = (List *) cmd->def;
-			store_options(view, options, cmd->subtype == AT_ResetRelOptions);
+			stored = store_options(view, options,
+								   cmd->subtype == AT_ResetRelOptions);
 			options = weir_options_without_ours(options);
 			if (options == NIL)
 				continue;
@@ -112,6 +146,8 @@ weir_alter_view(const WeirUtilityCall *call)
 		}
 		rest = lappend(rest, cmd);
 	}
+	if (stored != (Datum) 0)
+		check_options(view, stored);
 	weir_wake_at_commit();
 
 	if (rest != NIL)

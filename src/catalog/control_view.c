@@ -2,7 +2,7 @@
  *
  * control_view.c
  *	  weir.pause, weir.resume, weir.rebuild, weir.definition,
- *	  weir.delete_dead_letters.
+ *	  weir.delete_dead_letters, weir.delete_late_rows.
  *
  * The first three write down what is to be and wake the worker at commit; none
  * of them waits for it.  They update the view's row in weir_data.views: the
@@ -39,6 +39,7 @@ PG_FUNCTION_INFO_V1(weir_resume);
 PG_FUNCTION_INFO_V1(weir_rebuild);
 PG_FUNCTION_INFO_V1(weir_definition);
 PG_FUNCTION_INFO_V1(weir_delete_dead_letters);
+PG_FUNCTION_INFO_V1(weir_delete_late_rows);
 
 /* A partition of a view as it stands before a rebuild. */
 typedef struct PartitionBooks
@@ -255,7 +256,8 @@ reset_partition(const char *id, const PartitionBooks *books,
 			 " target = CASE WHEN $5 THEN $4 ELSE GREATEST(position, $4) END,"
 			 " source_end = $4, last_offset = NULL, last_print = NULL,"
 			 " last_time = NULL, rows_in = 0, rows_filtered = 0,"
-			 " tombstones = 0, dead_letters = 0"
+			 " tombstones = 0, dead_letters = 0,"
+			 " greatest = NULL, watermark = NULL, idle = NULL, lateness = NULL"
 			 " WHERE view_id OPERATOR(pg_catalog.=) $1"
 			 " AND partition OPERATOR(pg_catalog.=) $2",
 			 5, types, values);
@@ -341,11 +343,20 @@ weir_rebuild(PG_FUNCTION_ARGS)
 												 get_rel_name(view->state_table))),
 			 0, NULL, NULL);
 	WEIR_FAULT("rebuild_after_truncate");
+	/*
+	 * Event time begins anew, too.  The changelog does not: it goes on from its
+	 * last number, and windows that have closed before are in it.
+	 */
 	weir_sql("UPDATE weir_data.status SET phase = 'backfilling',"
 			 " groups = 0, state_bytes = 0,"
-			 " sqlstate = NULL, message = NULL, detail = NULL, hint = NULL"
+			 " sqlstate = NULL, message = NULL, detail = NULL, hint = NULL,"
+			 " emitted = GREATEST(emitted, watermark), watermark = NULL,"
+			 " settled = NULL, held_by = NULL,"
+			 " late_applied = 0, late_side = 0, late_dropped = 0"
 			 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 	weir_sql("DELETE FROM weir_data.dead_letters"
+			 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
+	weir_sql("DELETE FROM weir_data.late_rows"
 			 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 	for (int i = 0; i < n_books; i++)
 		reset_partition(view->id, &books[i],
@@ -360,7 +371,9 @@ weir_rebuild(PG_FUNCTION_ARGS)
 		weir_sql("UPDATE weir_data.positions SET position = $2, start = $2,"
 				 " target = $2, source_end = $2, last_offset = NULL,"
 				 " last_print = NULL, last_time = NULL, rows_in = 0,"
-				 " rows_filtered = 0, dead_letters = 0"
+				 " rows_filtered = 0, dead_letters = 0,"
+				 " greatest = NULL, watermark = NULL, idle = NULL,"
+				 " lateness = NULL"
 				 " WHERE view_id OPERATOR(pg_catalog.=) $1",
 				 2, begin_types, begin_values);
 	}
@@ -392,17 +405,31 @@ weir_definition(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(query));
 }
 
-/* Dead letters are kept until somebody has looked at them; returns how many. */
-Datum
-weir_delete_dead_letters(PG_FUNCTION_ARGS)
+/* What is kept until somebody has looked at it; returns how many rows. */
+static int64
+delete_kept(PG_FUNCTION_ARGS, const char *function, const char *sql)
 {
-	WeirViewDef *view = get_view_to_control(PG_GETARG_OID(0),
-											"weir.delete_dead_letters()");
+	WeirViewDef *view = get_view_to_control(PG_GETARG_OID(0), function);
 	Oid			types[] = {TEXTOID, TIMESTAMPTZOID};
 	Datum		values[] = {CStringGetTextDatum(view->id), PG_GETARG_DATUM(1)};
 
-	PG_RETURN_INT64((int64) weir_run_sql("DELETE FROM weir_data.dead_letters"
-										 " WHERE view_id OPERATOR(pg_catalog.=) $1"
-										 " AND at OPERATOR(pg_catalog.<) $2",
-										 2, types, values));
+	return (int64) weir_run_sql(sql, 2, types, values);
+}
+
+Datum
+weir_delete_dead_letters(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(delete_kept(fcinfo, "weir.delete_dead_letters()",
+								"DELETE FROM weir_data.dead_letters"
+								" WHERE view_id OPERATOR(pg_catalog.=) $1"
+								" AND at OPERATOR(pg_catalog.<) $2"));
+}
+
+Datum
+weir_delete_late_rows(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(delete_kept(fcinfo, "weir.delete_late_rows()",
+								"DELETE FROM weir_data.late_rows"
+								" WHERE view_id OPERATOR(pg_catalog.=) $1"
+								" AND at OPERATOR(pg_catalog.<) $2"));
 }

@@ -220,21 +220,25 @@ pinned_array(void)
  * worker finds the place in the WAL where the snapshot of its rows fits in.
  */
 static void
-record_view(const char *id, Oid relid, List *options, bool paused,
-			const WeirPartitionRange *ranges, const int64 *starts, int n)
+record_view(const char *id, Oid relid, Oid changelog, const WeirPlan *plan,
+			List *options, bool paused, const WeirPartitionRange *ranges,
+			const int64 *starts, int n)
 {
 	WeirSqlScope scope;
 	Oid			view_types[] = {TEXTOID, OIDOID, TEXTOID, TEXTARRAYOID,
-	TEXTARRAYOID, BOOLOID};
+	TEXTARRAYOID, BOOLOID, BOOLOID, OIDOID};
 	Datum		view_values[] = {CStringGetTextDatum(id),
 		ObjectIdGetDatum(relid), CStringGetTextDatum(weir_home()),
 		weir_options_to_array(options), pinned_array(),
-	BoolGetDatum(paused)};
+		BoolGetDatum(paused), BoolGetDatum(plan->window_column != 0),
+	ObjectIdGetDatum(changelog)};
 	Oid			position_types[] = {TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID};
 
 	weir_sql_begin(&scope);
-	weir_sql("INSERT INTO weir_data.views (id, relid, home, options, settings, paused)"
-			 " VALUES ($1, $2, $3, $4, $5, $6)",
+	weir_sql("INSERT INTO weir_data.views"
+			 " (id, relid, home, options, settings, paused, windowed, changelog)"
+			 " VALUES ($1, $2, $3, $4, $5, $6, $7,"
+			 " CASE WHEN $8 OPERATOR(pg_catalog.<>) 0 THEN $8 END)",
 			 lengthof(view_types), view_types, view_values);
 	weir_sql("INSERT INTO weir_data.status (view_id, phase)"
 			 " VALUES ($1, 'backfilling')", 1, view_types, view_values);
@@ -292,6 +296,53 @@ find_created(const RangeVar *name, Oid schema)
 	return relid;
 }
 
+/* The names of v's columns. */
+static List *
+column_names(const WeirPlan *plan, List *given)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, plan->targets)
+	{
+		int			i = foreach_current_index(lc);
+
+		result = lappend(result, i < list_length(given) ?
+						 strVal(list_nth(given, i)) :
+						 lfirst_node(TargetEntry, lc)->resname);
+	}
+	return result;
+}
+
+/*
+ * The options of event time against Q; true if v shall have a changelog.  A
+ * default that is lost is told, since nothing of the statement says so.
+ */
+static bool
+check_event_time(const IntoClause *into, Oid schema, List *options,
+				 const WeirPlan *plan, WeirSourceKind kind)
+{
+	Datum		stored = weir_options_to_array(options);
+	bool		windowed = plan->window_column != 0;
+	WeirViewOptions settled = weir_options_read(stored, kind, windowed);
+
+	weir_event_options_check(weir_options_stored(stored), &settled,
+							 plan->window_kind, windowed);
+	if (plan->window_kind != WEIR_NO_WINDOW && !windowed &&
+		kind != WEIR_SOURCE_TABLE &&
+		weir_option_stored(weir_options_stored(stored), "watermark") == NULL)
+		ereport(NOTICE,
+				(errmsg("windows of continuous view \"%s\" never close",
+						into->rel->relname),
+				 errdetail("The window is no column of the view, so nobody could tell which of its rows are closed."),
+				 errhint("Add the window itself to the select list, or say weir.watermark = 'none'.")));
+	if (settled.changelog == WEIR_CHANGELOG_OFF)
+		return false;
+	weir_check_changelog(into->rel->relname, schema,
+						 column_names(plan, into->colNames));
+	return true;
+}
+
 void
 weir_create_view(const WeirUtilityCall *call)
 {
@@ -310,6 +361,8 @@ weir_create_view(const WeirUtilityCall *call)
 	Oid			relid;
 	Oid			query_view;
 	Oid			state_table;
+	Oid			changelog = InvalidOid;
+	bool		has_changelog;
 	char	   *id;
 
 	PreventCommandIfReadOnly("CREATE TABLE AS");
@@ -333,6 +386,7 @@ weir_create_view(const WeirUtilityCall *call)
 	plan = plan_restricted(query);
 	weir_check_source_privileges(query, GetUserId());
 	kind = weir_source_kind(plan->source);
+	has_changelog = check_event_time(stmt->into, schema, options, plan, kind);
 	check_source(plan, kind, weir_options_check_source(options, kind));
 	if (kind == WEIR_SOURCE_KAFKA)
 	{
@@ -352,9 +406,11 @@ weir_create_view(const WeirUtilityCall *call)
 													   stmt->into->colNames),
 									  GetUserId());
 	state_table = weir_make_state_table(id);
-	weir_make_read_only_trigger(id, relid);
+	weir_make_read_only_trigger(id, relid, false);
 	weir_make_indexes(relid, plan);
-	weir_record_parts(relid, query_view, state_table, plan->source);
+	if (has_changelog)
+		changelog = weir_make_changelog(id, relid);
+	weir_record_parts(relid, query_view, state_table, changelog, plan->source);
 	WEIR_FAULT("create_before_record");
 	/* a stream begins now; what commits before our commit may come along */
 	if (kind == WEIR_SOURCE_STREAM)
@@ -364,6 +420,6 @@ weir_create_view(const WeirUtilityCall *call)
 		ranges[0].high = starts[0] = (int64) GetXLogInsertRecPtr();
 		n = 1;
 	}
-	record_view(id, relid, options, paused, ranges, starts, n);
+	record_view(id, relid, changelog, plan, options, paused, ranges, starts, n);
 	weir_wake_at_commit();
 }

@@ -12,17 +12,20 @@
  *
  *	v dropped			its catalog rows go, at once (drop_view.c)
  *	v altered			the worker is woken to look at its shape; at the end
- *						of the transaction query_<id> follows v's owner
+ *						of the statement query_<id> follows v's owner, and the
+ *						changelog its owner, schema and name
+ *	a changelog altered	woken too; its owner and schema stay v's
  *	a foreign table, server or user mapping changed: the worker is woken
  *	a trigger created	woken too: the last step of a restore makes the
  *						triggers by which restored views are found
  *	our extension dropped: the mark on the database goes
  *
- * The owner is followed at the end because the hook is called when the change
- * of v is not yet visible, and in the middle of REASSIGN OWNED, which is about
- * to change query_<id> itself.  What is done then is read from the catalogs
- * and not from what was noted: a note that was rolled back with its savepoint
- * finds nothing to do.
+ * v is followed at the end because the hook is called when the change of v is
+ * not yet visible, and in the middle of REASSIGN OWNED, which is about to change
+ * query_<id> itself.  What no statement has ended is followed before the commit.
+ * What is done is read from the catalogs and not from what was noted, but for the
+ * name that v had before: a note that was rolled back with its savepoint finds
+ * nothing to do.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,8 +47,18 @@
 static ProcessUtility_hook_type next_process_utility = NULL;
 static object_access_hook_type next_object_access = NULL;
 
-/* Views altered in this transaction, in TopTransactionContext. */
+/* A view that was altered, itself or its changelog, and not followed yet. */
+typedef struct AlteredView
+{
+	Oid			relid;
+	bool		itself;
+	char	   *old_name;		/* if itself: before the first change */
+} AlteredView;
+
+/* In TopTransactionContext. */
 static List *altered_views = NIL;
+
+static void follow_views(void);
 
 /*--------------------------------------------------------------------------
  * Statements
@@ -147,6 +160,9 @@ weir_process_utility(PlannedStmt *pstmt, const char *query_string,
 		weir_make_room(pstmt->utilityStmt);
 		run_next(pstmt, query_string, read_only_tree, context, params,
 				 query_env, dest, qc);
+		/* after a statement about transactions there may be none */
+		if (!IsA(pstmt->utilityStmt, TransactionStmt))
+			follow_views();
 		if (IsA(pstmt->utilityStmt, RenameStmt) && weir_catalog_exists())
 		{
 			CommandCounterIncrement();
@@ -164,6 +180,7 @@ weir_process_utility(PlannedStmt *pstmt, const char *query_string,
 		weir_create_view(&call);
 	else
 		weir_alter_view(&call);
+	follow_views();
 }
 
 /*--------------------------------------------------------------------------
@@ -172,12 +189,53 @@ weir_process_utility(PlannedStmt *pstmt, const char *query_string,
  */
 
 static void
-note_altered(Oid relid)
+note_altered(Oid relid, bool itself)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	MemoryContext old;
+	AlteredView *view = NULL;
+	ListCell   *lc;
 
-	altered_views = list_append_unique_oid(altered_views, relid);
+	foreach(lc, altered_views)
+		if (((AlteredView *) lfirst(lc))->relid == relid)
+			view = lfirst(lc);
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	if (view == NULL)
+	{
+		view = palloc0(sizeof(AlteredView));
+		view->relid = relid;
+		altered_views = lappend(altered_views, view);
+	}
+	if (itself && !view->itself)
+	{
+		view->itself = true;
+		view->old_name = get_rel_name(relid);
+	}
 	MemoryContextSwitchTo(old);
+}
+
+static void
+table_changed(ObjectAccessType access, Oid relid, int column)
+{
+	bool		dropped = access == OAT_DROP && column == 0;
+	WeirViewDef *view;
+
+	if (weir_is_view(relid))
+	{
+		if (dropped)
+			weir_forget_view(relid);
+		else
+		{
+			note_altered(relid, true);
+			weir_wake_at_commit();
+		}
+	}
+	/* a changelog is dropped with its view only */
+	else if (!dropped &&
+			 (view = weir_catalog_view_of_changelog(relid)) != NULL)
+	{
+		note_altered(view->relid, false);
+		weir_wake_at_commit();
+	}
 }
 
 static void
@@ -192,17 +250,8 @@ relation_changed(ObjectAccessType access, Oid relid, int column)
 	}
 	else if (relkind == RELKIND_RELATION &&
 			 get_rel_persistence(relid) != RELPERSISTENCE_TEMP &&
-			 !(access == OAT_POST_CREATE && column == 0) &&
-			 weir_is_view(relid))
-	{
-		if (access == OAT_DROP && column == 0)
-			weir_forget_view(relid);
-		else
-		{
-			note_altered(relid);
-			weir_wake_at_commit();
-		}
-	}
+			 !(access == OAT_POST_CREATE && column == 0))
+		table_changed(access, relid, column);
 }
 
 static void
@@ -249,43 +298,82 @@ weir_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 }
 
 /*--------------------------------------------------------------------------
- * End of transaction
+ * What follows a view
  *--------------------------------------------------------------------------
  */
 
+/*
+ * Only the changelog was altered: it must still be where v is.  Moving it back
+ * without a word would be a surprise.
+ */
 static void
-follow_owner(Oid relid)
+check_changelog_in_place(const WeirViewDef *view)
 {
-	WeirViewDef *view = weir_catalog_view(relid);
 	char		relkind;
 
-	if (view != NULL &&
-		weir_relation_owner(view->query_view, &relkind) != view->owner)
+	if (weir_relation_owner(view->changelog, &relkind) == view->owner &&
+		get_rel_namespace(view->changelog) == get_rel_namespace(view->relid))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("changelog \"%s\" cannot leave its continuous view",
+					get_rel_name(view->changelog)),
+			 errdetail("Its owner and its schema are those of \"%s\".",
+					   view->name),
+			 errhint("Use ALTER TABLE with the view: the changelog follows.")));
+}
+
+static void
+follow_view(const AlteredView *altered)
+{
+	WeirViewDef *view = weir_catalog_view(altered->relid);
+	char		relkind;
+
+	if (view == NULL)
+		return;
+	if (weir_relation_owner(view->query_view, &relkind) != view->owner)
 	{
 		ATExecChangeOwner(view->query_view, view->owner, true,
 						  AccessExclusiveLock);
 		CommandCounterIncrement();
 	}
+	if (OidIsValid(view->changelog))
+	{
+		if (altered->itself)
+			weir_changelog_follow(view, altered->old_name);
+		else
+			check_changelog_in_place(view);
+	}
+}
+
+static void
+follow_views(void)
+{
+	List	   *views = altered_views;
+	ListCell   *lc;
+
+	if (views == NIL)
+		return;
+	altered_views = NIL;
+	CommandCounterIncrement();
+	foreach(lc, views)
+		follow_view(lfirst(lc));
 }
 
 static void
 weir_transaction_end(XactEvent event, void *arg)
 {
-	List	   *views = altered_views;
-	ListCell   *lc;
-
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
-			altered_views = NIL;
-			foreach(lc, views)
-				follow_owner(lfirst_oid(lc));
+			follow_views();
 			break;
 		default:
-			altered_views = NIL;
 			break;
 	}
+	/* what following has noted anew is done */
+	altered_views = NIL;
 }
 
 void

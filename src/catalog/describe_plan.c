@@ -94,8 +94,9 @@ describe(const Query *query)
 		if (!OidIsValid(key->hash_function))
 			appendStringInfoString(&out, ", NOT hashed");
 		if (key->is_window)
-			appendStringInfo(&out, ", %s",
-							 plan->window_key == i ? "window" : "NOT the window");
+			appendStringInfo(&out, ", %s of %s",
+							 plan->window_key == i ? "window" : "NOT the window",
+							 weir_window_name(plan->window_kind));
 		if (key->result_column != 0)
 			appendStringInfo(&out, ", column %d", key->result_column);
 	}
@@ -118,6 +119,8 @@ describe(const Query *query)
 						 target->resname,
 						 show(plan, (Node *) target->expr, true));
 	}
+	if (plan->window_column != 0)
+		appendStringInfo(&out, "\nwindow in column %d", plan->window_column);
 	if (plan->having != NULL)
 		appendStringInfo(&out, "\nhaving %s",
 						 show(plan, (Node *) plan->having, true));

@@ -137,6 +137,7 @@ weir_forget_view(Oid relid)
 		scan_rows("positions", "positions_pkey", 1, F_TEXTEQ, id, true, NULL);
 		scan_rows("dead_letters", "dead_letters_view", 1, F_TEXTEQ, id, true,
 				  NULL);
+		scan_rows("late_rows", "late_rows_view", 1, F_TEXTEQ, id, true, NULL);
 	}
 	if (ids != NIL)
 		weir_wake_at_commit();

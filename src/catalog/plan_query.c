@@ -40,11 +40,14 @@
 #include "access/attnum.h"
 #include "access/sysattr.h"
 #include "catalog/accept_query.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 #include "window/window.h"
 
@@ -59,20 +62,28 @@ typedef struct CutContext
 typedef struct StrayWindow
 {
 	Node	   *window_key;		/* or NULL */
+	const char *where;			/* where a composed window cannot be, or NULL */
+	const char *hint;
 } StrayWindow;
 
 static Node *normalize(const Query *query, const WeirFrom *from, Node *expr);
 static Node *settle_vars_mutator(Node *node, void *context);
 static List *group_expressions(const Query *query, List *targets);
+static WeirWindowKind window_kind_of(Node *node);
 static Node *find_window_key(List *raw_keys);
+static void refuse_stray_windows(List *raw_keys, List *raw_targets,
+								 Node *raw_where, Node *raw_having,
+								 Node *window_key);
 static bool refuse_stray_window_walker(Node *node, void *context);
 static Node *cut_mutator(Node *node, void *context);
 static Expr *ready(Node *expr);
+static Expr *ready_key(Node *raw);
 static Expr *ready_condition(Node *expr);
 static void make_keys(WeirPlan *plan, List *raw_keys);
 static void check_window_arguments(const WeirKey *key);
 static void make_calls(WeirPlan *plan, List *calls);
 static void find_result_columns(WeirPlan *plan);
+static void check_window_column(const WeirPlan *plan);
 static void find_wanted(WeirPlan *plan);
 
 /*
@@ -84,7 +95,7 @@ weir_plan_query(const Query *query)
 	WeirPlan   *plan = palloc0(sizeof(WeirPlan));
 	WeirFrom	from;
 	CutContext	cut = {NIL, NIL};
-	StrayWindow stray;
+	Node	   *window_key;
 	List	   *raw_targets;
 	Node	   *raw_having;
 	Node	   *raw_where = NULL;
@@ -112,13 +123,12 @@ weir_plan_query(const Query *query)
 	 * The time of a view has one axis, so there is one window, and it is a
 	 * key.  Elsewhere the very same call may be named again, as in WHERE.
 	 */
-	stray.window_key = find_window_key(cut.raw_keys);
-	if (from.window_call != NULL && stray.window_key == NULL)
+	window_key = find_window_key(cut.raw_keys);
+	if (from.window_call != NULL && window_key == NULL)
 		weir_refuse("the window of a continuous view must be in GROUP BY",
 					"Add the window to GROUP BY, or leave the window function out of FROM.");
-	(void) refuse_stray_window_walker((Node *) raw_targets, &stray);
-	(void) refuse_stray_window_walker(raw_where, &stray);
-	(void) refuse_stray_window_walker(raw_having, &stray);
+	refuse_stray_windows(cut.raw_keys, raw_targets, raw_where, raw_having,
+						 window_key);
 
 	/* The half that sees rows. */
 	plan->source = from.source;
@@ -142,15 +152,48 @@ weir_plan_query(const Query *query)
 	plan->having = ready_condition(cut_mutator(raw_having, &cut));
 	make_calls(plan, cut.calls);
 	find_result_columns(plan);
+	check_window_column(plan);
 	find_wanted(plan);
 
 	return plan;
 }
 
+/* context is a WeirWindowKind. */
+static bool
+find_window_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (window_kind_of(node) != WEIR_NO_WINDOW)
+	{
+		*(WeirWindowKind *) context = window_kind_of(node);
+		return true;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, find_window_walker, context, 0);
+	return expression_tree_walker(node, find_window_walker, context);
+}
+
+WeirWindowKind
+weir_query_window_kind(const Query *query)
+{
+	WeirWindowKind result = WEIR_NO_WINDOW;
+
+	(void) find_window_walker((Node *) unconstify(Query *, query), &result);
+	return result;
+}
+
+static WeirWindowKind
+window_kind_of(Node *node)
+{
+	return IsA(node, FuncExpr) ?
+		weir_window_kind(((FuncExpr *) node)->funcid) : WEIR_NO_WINDOW;
+}
+
 /*
  * One expression of Q with everything resolved that is only a manner of
  * speaking: aliases of GROUP BY (PostgreSQL 18) and of joins, and the column
- * of FROM ..., weir.tumble(), which becomes the call itself.  What remains are
+ * of FROM ..., weir.hop(), which becomes the call itself.  What remains are
  * Vars of the source, numbered 1.  Returns a copy.
  */
 static Node *
@@ -228,7 +271,7 @@ find_window_key(List *raw_keys)
 	{
 		Node	   *key = lfirst(lc);
 
-		if (!IsA(key, FuncExpr) || weir_window_kind(((FuncExpr *) key)->funcid) == WEIR_NO_WINDOW)
+		if (window_kind_of(key) == WEIR_NO_WINDOW)
 			continue;
 		if (found != NULL)
 			weir_refuse("continuous views support one window function only",
@@ -242,15 +285,42 @@ find_window_key(List *raw_keys)
  * A window call that is not the window key: lower(weir.tumble()) as a key, or
  * a different window in WHERE.  As plain functions they could be computed, but
  * the view would have a notion of time that does not close with the watermark.
+ *
+ * The one window of a row may be named again wherever an expression is of the
+ * row, as in WHERE.  Where a row can be in several windows, or where others
+ * decide on the window, it has a meaning of the group only.
  */
+static void
+refuse_stray_windows(List *raw_keys, List *raw_targets, Node *raw_where,
+					 Node *raw_having, Node *window_key)
+{
+	StrayWindow stray = {window_key, NULL, NULL};
+	ListCell   *lc;
+
+	(void) refuse_stray_window_walker((Node *) raw_targets, &stray);
+	(void) refuse_stray_window_walker(raw_having, &stray);
+
+	stray.where = "WHERE";
+	stray.hint = "Compare the timestamp in WHERE, and the window in HAVING.";
+	(void) refuse_stray_window_walker(raw_where, &stray);
+
+	stray.where = "another GROUP BY expression";
+	stray.hint = "Group by the window itself, and take lower() or upper() of it in the select list.";
+	foreach(lc, raw_keys)
+		if (lfirst(lc) != window_key)
+			(void) refuse_stray_window_walker(lfirst(lc), &stray);
+}
+
 static bool
 refuse_stray_window_walker(Node *node, void *context)
 {
 	StrayWindow *stray = (StrayWindow *) context;
+	WeirWindowKind kind;
 
 	if (node == NULL)
 		return false;
-	if (IsA(node, FuncExpr) && weir_window_kind(((FuncExpr *) node)->funcid) != WEIR_NO_WINDOW)
+	kind = window_kind_of(node);
+	if (kind != WEIR_NO_WINDOW)
 	{
 		if (stray->window_key == NULL)
 			weir_refuse("the window of a continuous view must be in GROUP BY",
@@ -258,6 +328,20 @@ refuse_stray_window_walker(Node *node, void *context)
 		if (!equal(node, stray->window_key))
 			weir_refuse("continuous views support one window function only",
 						"Keep one window, and create a second view for the other.");
+		if (stray->where != NULL && weir_window_is_composed(kind))
+			weir_refuse(psprintf("continuous views do not support %s in %s",
+								 weir_window_name(kind), stray->where),
+						stray->hint);
+	}
+	if (IsA(node, Aggref) && stray->where == NULL)
+	{
+		StrayWindow inside = {
+			stray->window_key, "the arguments of an aggregate",
+			"Aggregate the timestamp, and use the window outside of aggregates."
+		};
+
+		return expression_tree_walker(node, refuse_stray_window_walker,
+									  &inside);
 	}
 	return expression_tree_walker(node, refuse_stray_window_walker, context);
 }
@@ -327,6 +411,32 @@ ready(Node *expr)
 	return expression_planner((Expr *) copyObject(expr));
 }
 
+/*
+ * A key.  The call of a window is left a call, whatever its arguments: folding it
+ * would run it, which weir.session answers with an error.  A tumbling window of
+ * constants may be folded; it is a plain key then.
+ */
+static Expr *
+ready_key(Node *raw)
+{
+	FuncExpr   *call;
+	HeapTuple	function;
+	ListCell   *lc;
+
+	if (!weir_window_is_composed(window_kind_of(raw)))
+		return ready(raw);
+	call = copyObject((FuncExpr *) raw);
+	function = SearchSysCache1(PROCOID, ObjectIdGetDatum(call->funcid));
+	if (!HeapTupleIsValid(function))
+		elog(ERROR, "cache lookup failed for function %u", call->funcid);
+	call->args = expand_function_arguments(call->args, false,
+										   call->funcresulttype, function);
+	ReleaseSysCache(function);
+	foreach(lc, call->args)
+		lfirst(lc) = ready(lfirst(lc));
+	return (Expr *) call;
+}
+
 /* The same for a condition, where NULL stands for one that is always true. */
 static Expr *
 ready_condition(Node *expr)
@@ -360,7 +470,7 @@ make_keys(WeirPlan *plan, List *raw_keys)
 		TypeCacheEntry *type;
 
 		weir_accept_key_type(raw);
-		key->expr = ready(raw);
+		key->expr = ready_key(raw);
 		key->type = exprType(raw);
 		key->typmod = exprTypmod(raw);
 		key->collation = exprCollation(raw);
@@ -370,14 +480,12 @@ make_keys(WeirPlan *plan, List *raw_keys)
 		key->hash_function = type->hash_proc;
 
 		/* a window of constants only has been folded, and is a plain key */
-		if (IsA(key->expr, FuncExpr) &&
-			weir_window_kind(((FuncExpr *) key->expr)->funcid) != WEIR_NO_WINDOW)
+		if (window_kind_of((Node *) key->expr) != WEIR_NO_WINDOW)
 		{
 			check_window_arguments(key);
 			key->is_window = true;
 			plan->window_key = i;
-			plan->window_kind =
-				weir_window_kind(((FuncExpr *) key->expr)->funcid);
+			plan->window_kind = window_kind_of((Node *) key->expr);
 		}
 	}
 }
@@ -439,6 +547,21 @@ find_result_columns(WeirPlan *plan)
 	}
 	if (plan->window_key >= 0)
 		plan->window_column = plan->keys[plan->window_key].result_column;
+}
+
+/*
+ * Rows that windows share, or that make windows, cannot be told apart without
+ * them; and event time closes what v shows.
+ */
+static void
+check_window_column(const WeirPlan *plan)
+{
+	if (plan->window_key >= 0 &&
+		plan->keys[plan->window_key].result_column == 0 &&
+		weir_window_is_composed(plan->window_kind))
+		weir_refuse(psprintf("continuous views do not support %s without the window as a column",
+							 weir_window_name(plan->window_kind)),
+					"Add the window itself to the select list; lower() and upper() of it may stand beside it.");
 }
 
 /*

@@ -27,7 +27,9 @@ typedef struct WeirKey
 	Oid			collation;
 	Oid			eq_function;	/* of the default equality of the type */
 	Oid			hash_function;	/* 32-bit, matches eq_function */
-	bool		is_window;		/* expr is a call of the window function */
+	bool		is_window;		/* expr is a FuncExpr of a window function, which
+								 * the executor must not run: it may be a set,
+								 * or weir.session */
 	AttrNumber	result_column;	/* a column of v that shows it bare, or 0 */
 } WeirKey;
 
@@ -75,5 +77,8 @@ typedef struct WeirPlan
  * wrong window; what constant expressions raise.
  */
 extern WeirPlan *weir_plan_query(const Query *query);
+
+/* The window function of a query that was accepted before. */
+extern WeirWindowKind weir_query_window_kind(const Query *query);
 
 #endif							/* WEIR_PLAN_QUERY_H */

@@ -1,13 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * read_only.c
- *	  The trigger that keeps users from writing into a continuous view.
+ *	  The trigger that keeps users from writing into a continuous view and its
+ *	  changelog.
  *
  * It fires for each statement of INSERT, UPDATE, DELETE, MERGE, COPY and
  * TRUNCATE, before any row is looked at.  The worker writes below triggers.
  *
- * Its argument, the id of the view, plays no part here: by it a restored view
- * finds its catalog row again (adopt_views.c).
+ * Its first argument, the id of the view, plays no part here: by it a restored
+ * view finds its catalog row again (adopt_views.c).  The second tells the
+ * changelog from the view.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,6 +42,13 @@ weir_read_only(PG_FUNCTION_ARGS)
 		verb = "delete from";
 	else
 		verb = "truncate";
+	if (trigger->tg_trigger->tgnargs > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot %s changelog \"%s\" of a continuous view", verb,
+						RelationGetRelationName(trigger->tg_relation)),
+				 errdetail("Its rows tell what became of the rows of the view."),
+				 errhint("Old rows are deleted when they are older than weir.changelog_retention of the view.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot %s continuous view \"%s\"", verb,

@@ -92,6 +92,9 @@ accept_storage(Oid relid, const char *name)
 	if (get_rel_namespace(relid) == get_namespace_oid(WEIR_DATA_SCHEMA, true))
 		refuse_table("pg_weir's own table", name,
 					 "It changes with every commit of a view. " WEIR_SOURCE_HINT);
+	if (weir_catalog_view_of_changelog(relid) != NULL)
+		refuse_table("changelog", name,
+					 "Changelogs as sources are not supported yet. Define the new view over the source of the view that the changelog is of.");
 	if (weir_catalog_view(relid) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -30,7 +30,9 @@ enum
 	VIEWS_SETTINGS,
 	VIEWS_PAUSED,
 	VIEWS_EPOCH,
-	VIEWS_NATTS = VIEWS_EPOCH
+	VIEWS_WINDOWED,
+	VIEWS_CHANGELOG,
+	VIEWS_NATTS = VIEWS_CHANGELOG
 };
 
 /* A call of ProcessUtility, to be handed on with another statement. */
@@ -83,9 +85,41 @@ extern WeirAppendOnly weir_options_check_source(List *options,
 
 /*
  * What a worker needs of the stored options, with the defaults filled in that
- * views over such a source have.
+ * views over such a source have.  windowed: a column of v is the window.
  */
-extern WeirViewOptions weir_options_read(Datum stored, WeirSourceKind kind);
+extern WeirViewOptions weir_options_read(Datum stored, WeirSourceKind kind,
+										 bool windowed);
+
+/* The stored options as a list of String, and the value of one, or NULL. */
+extern List *weir_options_stored(Datum stored);
+extern const char *weir_option_stored(List *stored, const char *name);
+
+/* Raises 22023: invalid value for weir.name. */
+weir_noreturn extern void weir_option_bad_value(const char *name,
+												const char *value,
+												const char *detail,
+												const char *hint);
+
+/* What a core type's input function makes of a value, its errors as above. */
+extern Datum weir_option_input(PGFunction input, const char *name,
+							   const char *value, const char *hint);
+
+/*
+ * event_options.c: the options that event time has.  Each has its row among
+ * those of view_options.c; checking one alone, and filling in all of them.
+ */
+extern void weir_event_option_check(const char *name, const char *value);
+extern void weir_event_options_read(List *stored, WeirSourceKind kind,
+									bool windowed, WeirViewOptions *result);
+
+/*
+ * Raises 22023 for options that do not fit together, or not with the window of
+ * Q; options is what weir_options_read() makes of them.
+ */
+extern void weir_event_options_check(List *stored,
+									 const WeirViewOptions *options,
+									 WeirWindowKind window_kind,
+									 bool windowed);
 
 /*
  * The option `start`: at which time the broker is to be asked (DT_NOBEGIN if
@@ -115,10 +149,33 @@ extern void weir_recheck_table(const WeirViewDef *view);
 /* view_parts.c: the relations that belong to v */
 extern Oid	weir_make_query_view(const char *id, const Query *query, Oid owner);
 extern Oid	weir_make_state_table(const char *id);
-extern void weir_make_read_only_trigger(const char *id, Oid relid);
+extern void weir_make_read_only_trigger(const char *id, Oid relid,
+											bool is_changelog);
 extern void weir_make_indexes(Oid relid, const WeirPlan *plan);
+
+/* changelog: InvalidOid if there is none */
 extern void weir_record_parts(Oid relid, Oid query_view, Oid state_table,
-							  Oid source);
+							  Oid changelog, Oid source);
+
+/* changelog_table.c: <view>_changes */
+
+/* The name of the changelog of a table of this name, cut to 63 bytes. */
+extern char *weir_changelog_name(const char *view);
+
+/*
+ * Raises 42P07 or 42701 when a changelog cannot be made beside a view of that
+ * name.  columns: of v, a list of char *.
+ */
+extern void weir_check_changelog(const char *view, Oid schema, List *columns);
+
+/* Makes it for v, which exists, as the current user; read-only, with a comment. */
+extern Oid	weir_make_changelog(const char *id, Oid relid);
+
+/*
+ * Lets a changelog follow v's owner, schema and name; v was called old_name
+ * before, or that is NULL.  Locks it.
+ */
+extern void weir_changelog_follow(const WeirViewDef *view, const char *old_name);
 
 /* adopt_views.c: is `part` an internal part of relation relid? */
 extern bool weir_is_internal_part(Oid part, Oid relid);

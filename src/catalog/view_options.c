@@ -8,9 +8,12 @@
  * worker gets them back as a WeirViewOptions with the defaults filled in.
  *
  * An option that means nothing yet is refused, with one exception: a value
- * that says exactly what happens anyway (weir.watermark = 'none') is true and
+ * that says exactly what happens anyway (weir.retention = 'off') is true and
  * so accepted.  No option is ever taken and ignored; a view that somebody
  * believes to close its windows and that does not is worse than an error.
+ *
+ * What is about event time has its row in the list here, and its values in
+ * event_options.c.
  *
  * `start` is special: it is resolved to offsets once, at creation, and stays
  * in the options for people to read.
@@ -43,17 +46,18 @@
 typedef struct OptionKind
 {
 	const char *name;
-	void		(*check) (const char *value);	/* raises; NULL: see only */
+	void		(*check) (const char *name, const char *value);	/* raises; NULL:
+																 * see only */
 	const char *only;			/* the one value that is true today */
 	bool		fixed;			/* cannot be changed later */
 	const char *bare;			/* what the option means without a value */
 } OptionKind;
 
-static void check_continuous(const char *value);
-static void check_commit_interval(const char *value);
-static void check_on_error(const char *value);
-static void check_start(const char *value);
-static void check_append_only(const char *value);
+static void check_continuous(const char *name, const char *value);
+static void check_commit_interval(const char *name, const char *value);
+static void check_on_error(const char *name, const char *value);
+static void check_start(const char *name, const char *value);
+static void check_append_only(const char *name, const char *value);
 static const char *option_value(DefElem *option);
 
 static const OptionKind kinds[] = {
@@ -61,15 +65,15 @@ static const OptionKind kinds[] = {
 	{"commit_interval", check_commit_interval, NULL, false, NULL},
 	{"on_error", check_on_error, NULL, false, NULL},
 	{"start", check_start, NULL, true, NULL},
-	{"watermark", NULL, "none", false, NULL},
-	{"idle_timeout", NULL, "off", false, NULL},
-	{"max_future_skew", NULL, NULL, false, NULL},
-	{"late", NULL, NULL, false, NULL},
-	{"allowed_lateness", NULL, NULL, false, NULL},
-	{"emit", NULL, "changes", false, NULL},
-	{"publish_interval", NULL, NULL, false, NULL},
-	{"changelog", NULL, "off", false, NULL},
-	{"changelog_retention", NULL, NULL, false, NULL},
+	{"watermark", weir_event_option_check, NULL, false, NULL},
+	{"idle_timeout", weir_event_option_check, NULL, false, NULL},
+	{"max_future_skew", weir_event_option_check, NULL, false, NULL},
+	{"late", weir_event_option_check, NULL, false, NULL},
+	{"allowed_lateness", weir_event_option_check, NULL, false, NULL},
+	{"emit", weir_event_option_check, NULL, true, NULL},
+	{"publish_interval", weir_event_option_check, NULL, false, NULL},
+	{"changelog", weir_event_option_check, NULL, true, NULL},
+	{"changelog_retention", weir_event_option_check, NULL, false, NULL},
 	{"retention", NULL, "off", false, NULL},
 	{"append_only", check_append_only, NULL, true, "error"},
 };
@@ -79,9 +83,9 @@ static const OptionKind kinds[] = {
  *--------------------------------------------------------------------------
  */
 
-static void
-bad_value(const char *name, const char *value, const char *detail,
-		  const char *hint)
+void
+weir_option_bad_value(const char *name, const char *value, const char *detail,
+					  const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -95,9 +99,9 @@ bad_value(const char *name, const char *value, const char *detail,
  * option's name.  Nothing has been done that would need a subtransaction to
  * undo, and the error goes on.
  */
-static Datum
-input_value(PGFunction input, const char *name, const char *value,
-			const char *hint)
+Datum
+weir_option_input(PGFunction input, const char *name, const char *value,
+				  const char *hint)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Datum		result = (Datum) 0;
@@ -115,19 +119,19 @@ input_value(PGFunction input, const char *name, const char *value,
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		bad_value(name, value, error->message, hint);
+		weir_option_bad_value(name, value, error->message, hint);
 	}
 	PG_END_TRY();
 	return result;
 }
 
 static void
-check_continuous(const char *value)
+check_continuous(const char *name, const char *value)
 {
 	bool		on;
 
 	if (!parse_bool(value, &on))
-		bad_value("continuous", value, NULL, "Use weir.continuous alone.");
+		weir_option_bad_value("continuous", value, NULL, "Use weir.continuous alone.");
 	if (!on)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -145,19 +149,19 @@ parse_commit_interval(const char *value)
 
 	/* Postgres would read a bare 200 as seconds; who writes it means ms */
 	if (value[0] != '\0' && strspn(value, "+-.0123456789 ") == strlen(value))
-		bad_value("commit_interval", value, "The value has no unit.", hint);
-	interval = DatumGetIntervalP(input_value(interval_in, "commit_interval",
+		weir_option_bad_value("commit_interval", value, "The value has no unit.", hint);
+	interval = DatumGetIntervalP(weir_option_input(interval_in, "commit_interval",
 											 value, hint));
 	if (interval->month != 0 || interval->day != 0)
-		bad_value("commit_interval", value, NULL, hint);
+		weir_option_bad_value("commit_interval", value, NULL, hint);
 	result = interval->time;
 	if (result < MIN_COMMIT_INTERVAL || result > MAX_COMMIT_INTERVAL)
-		bad_value("commit_interval", value, NULL, hint);
+		weir_option_bad_value("commit_interval", value, NULL, hint);
 	return result;
 }
 
 static void
-check_commit_interval(const char *value)
+check_commit_interval(const char *name, const char *value)
 {
 	(void) parse_commit_interval(value);
 }
@@ -168,12 +172,12 @@ parse_on_error(const char *value)
 	if (strcmp(value, "dead_letter") == 0)
 		return WEIR_ON_ERROR_DEAD_LETTER;
 	if (strcmp(value, "stop") != 0)
-		bad_value("on_error", value, NULL, "Use 'dead_letter' or 'stop'.");
+		weir_option_bad_value("on_error", value, NULL, "Use 'dead_letter' or 'stop'.");
 	return WEIR_ON_ERROR_STOP;
 }
 
 static void
-check_on_error(const char *value)
+check_on_error(const char *name, const char *value)
 {
 	(void) parse_on_error(value);
 }
@@ -186,13 +190,13 @@ parse_append_only(const char *value)
 	if (strcmp(value, "ignore") == 0)
 		return WEIR_APPEND_ONLY_IGNORE;
 	if (strcmp(value, "error") != 0)
-		bad_value("append_only", value, NULL,
+		weir_option_bad_value("append_only", value, NULL,
 				  "Use 'error' (an update or delete stalls the view), 'ignore' (the view keeps what was inserted) or 'off'.");
 	return WEIR_APPEND_ONLY_ERROR;
 }
 
 static void
-check_append_only(const char *value)
+check_append_only(const char *name, const char *value)
 {
 	(void) parse_append_only(value);
 }
@@ -230,10 +234,10 @@ parse_start_time(const char *value)
 {
 	TimestampTz result;
 
-	result = DatumGetTimestampTz(input_value(timestamptz_in, "start", value,
+	result = DatumGetTimestampTz(weir_option_input(timestamptz_in, "start", value,
 											 start_hint));
 	if (TIMESTAMP_NOT_FINITE(result))
-		bad_value("start", value, NULL, start_hint);
+		weir_option_bad_value("start", value, NULL, start_hint);
 	return result;
 }
 
@@ -250,7 +254,7 @@ parse_start_offsets(const char *value, int *n)
 	JsonbIteratorToken token;
 	WeirPosition *positions;
 
-	json = DatumGetJsonbP(input_value(jsonb_in, "start", value, start_hint));
+	json = DatumGetJsonbP(weir_option_input(jsonb_in, "start", value, start_hint));
 	positions = palloc((JB_ROOT_COUNT(json) + 1) * sizeof(WeirPosition));
 	*n = 0;
 	it = JsonbIteratorInit(&json->root);
@@ -273,7 +277,7 @@ parse_start_offsets(const char *value, int *n)
 		number = strtoi64(text, &end, 10);
 		if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 ||
 			(token == WJB_KEY && number > PG_INT32_MAX))
-			bad_value("start", value,
+			weir_option_bad_value("start", value,
 					  token == WJB_KEY ?
 					  psprintf("\"%s\" is not the number of a partition.", text) :
 					  psprintf("The offset of partition %d is not a whole number.",
@@ -288,7 +292,7 @@ parse_start_offsets(const char *value, int *n)
 }
 
 static void
-check_start(const char *value)
+check_start(const char *name, const char *value)
 {
 	int			n;
 
@@ -360,11 +364,11 @@ weir_start_offsets(List *options, const WeirPartitionRange *ranges, int n,
 		for (p = 0; p < n && ranges[p].partition != given[i].partition;)
 			p++;
 		if (p == n)
-			bad_value("start", value,
+			weir_option_bad_value("start", value,
 					  psprintf("The topic has no partition %d.",
 							   given[i].partition), start_hint);
 		if (given[i].offset < ranges[p].low || given[i].offset > ranges[p].high)
-			bad_value("start", value,
+			weir_option_bad_value("start", value,
 					  psprintf("Partition %d can be read from offset " INT64_FORMAT " on; the next message gets offset " INT64_FORMAT ".",
 							   given[i].partition, ranges[p].low,
 							   ranges[p].high),
@@ -405,7 +409,7 @@ find_kind(const char *name)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized option \"weir.%s\"", name),
 			 nearest ? errhint("Perhaps you meant \"weir.%s\".", nearest) :
-			 errhint("Supported are weir.continuous, weir.start, weir.commit_interval, weir.on_error and weir.append_only.")));
+			 errhint("See the options of views in the reference.")));
 }
 
 static const char *
@@ -430,7 +434,7 @@ check_option(DefElem *option)
 	value = option_value(option);
 
 	if (kind->check != NULL)
-		kind->check(value);
+		kind->check(kind->name, value);
 	else if (kind->only == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -505,6 +509,11 @@ refuse_change(const OptionKind *kind)
 		detail = "It says which rows the view is over: those that the table holds, or all that were ever inserted.";
 		hint = "Drop the view and create it again with the other value.";
 	}
+	else if (kind->check == weir_event_option_check)
+	{
+		detail = "Rows that were shown or recorded by then would mean something else.";
+		hint = "Drop the view and create it again with the other value.";
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("weir.%s cannot be changed", kind->name),
@@ -551,11 +560,11 @@ weir_options_check_source(List *options, WeirSourceKind kind)
 				 errhint("Leave the option out.")));
 	if (start != NULL && kind == WEIR_SOURCE_TABLE &&
 		start_kind(start) != START_EARLIEST)
-		bad_value("start", start, "A view over a table begins with the rows that the table holds.",
+		weir_option_bad_value("start", start, "A view over a table begins with the rows that the table holds.",
 				  "Leave the option out; WHERE leaves older rows out.");
 	if (start != NULL && kind == WEIR_SOURCE_STREAM &&
 		start_kind(start) != START_LATEST)
-		bad_value("start", start, "A push stream stores no rows: a view holds what is inserted after CREATE.",
+		weir_option_bad_value("start", start, "A push stream stores no rows: a view holds what is inserted after CREATE.",
 				  "Leave the option out, or say weir.start = 'latest'.");
 	return append_only == NULL ? WEIR_APPEND_ONLY_OFF :
 		parse_append_only(append_only);
@@ -644,64 +653,79 @@ entry_value(const char *entry, const char *name)
 	return NULL;
 }
 
-Datum
-weir_options_merge(Datum stored, List *options, bool is_reset)
+List *
+weir_options_stored(Datum stored)
 {
+	List	   *result = NIL;
 	Datum	   *elements;
 	int			n;
-	List	   *kept = NIL;
 
-	options = weir_options_ours(options);
 	deconstruct_array(DatumGetArrayTypeP(stored), TEXTOID, -1, false,
 					  TYPALIGN_INT, &elements, NULL, &n);
 	for (int i = 0; i < n; i++)
+		result = lappend(result, makeString(TextDatumGetCString(elements[i])));
+	return result;
+}
+
+const char *
+weir_option_stored(List *stored, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, stored)
 	{
-		char	   *entry = TextDatumGetCString(elements[i]);
+		const char *value = entry_value(strVal(lfirst(lc)), name);
+
+		if (value != NULL)
+			return value;
+	}
+	return NULL;
+}
+
+Datum
+weir_options_merge(Datum stored, List *options, bool is_reset)
+{
+	List	   *kept = NIL;
+	ListCell   *entry;
+
+	options = weir_options_ours(options);
+	foreach(entry, weir_options_stored(stored))
+	{
 		bool		replaced = false;
 		ListCell   *lc;
 
 		foreach(lc, options)
-			if (entry_value(entry, lfirst_node(DefElem, lc)->defname) != NULL)
+			if (entry_value(strVal(lfirst(entry)),
+							lfirst_node(DefElem, lc)->defname) != NULL)
 				replaced = true;
 		if (!replaced)
-			kept = lappend(kept, makeString(entry));
+			kept = lappend(kept, lfirst(entry));
 	}
 	return array_of_strings(is_reset ? kept : append_options(kept, options));
 }
 
 WeirViewOptions
-weir_options_read(Datum stored, WeirSourceKind kind)
+weir_options_read(Datum stored, WeirSourceKind kind, bool windowed)
 {
 	WeirViewOptions result = {
 		.commit_interval = DEFAULT_COMMIT_INTERVAL,
 		.append_only = WEIR_APPEND_ONLY_OFF
 	};
-	bool		has_on_error = false;
-	Datum	   *elements;
-	int			n;
+	List	   *given = weir_options_stored(stored);
+	const char *value;
 
-	deconstruct_array(DatumGetArrayTypeP(stored), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, NULL, &n);
-	for (int i = 0; i < n; i++)
-	{
-		char	   *entry = TextDatumGetCString(elements[i]);
-		const char *value;
-
-		if ((value = entry_value(entry, "commit_interval")) != NULL)
-			result.commit_interval = parse_commit_interval(value);
-		else if ((value = entry_value(entry, "on_error")) != NULL)
-		{
-			result.on_error = parse_on_error(value);
-			has_on_error = true;
-		}
-		else if ((value = entry_value(entry, "append_only")) != NULL)
-			result.append_only = parse_append_only(value);
-	}
+	if ((value = weir_option_stored(given, "commit_interval")) != NULL)
+		result.commit_interval = parse_commit_interval(value);
+	if ((value = weir_option_stored(given, "append_only")) != NULL)
+		result.append_only = parse_append_only(value);
 
 	/* a row that was left out could not be taken back when it is deleted */
-	if (!has_on_error)
+	if ((value = weir_option_stored(given, "on_error")) != NULL)
+		result.on_error = parse_on_error(value);
+	else
 		result.on_error = kind == WEIR_SOURCE_TABLE &&
 			result.append_only == WEIR_APPEND_ONLY_OFF ?
 			WEIR_ON_ERROR_STOP : WEIR_ON_ERROR_DEAD_LETTER;
+	weir_event_options_read(given, kind, windowed, &result);
 	return result;
 }

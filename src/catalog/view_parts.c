@@ -5,7 +5,9 @@
  *
  *		weir_data.query_<id>	Q as a view, owned by v's owner
  *		weir_data.state_<id>	transition states, owned by the extension's owner
- *		trigger weir_read_only	on v: refuses users' writes
+ *		<view>_changes			the changelog, if the view has one, beside v and
+ *								owned by v's owner (changelog_table.c)
+ *		trigger weir_read_only	on v and its changelog: refuses users' writes
  *		indexes					on v: unique over the keys, BRIN over the window
  *
  * All but the indexes are internal parts of v: they go when it goes, and core
@@ -111,13 +113,14 @@ weir_make_state_table(const char *id)
 }
 
 void
-weir_make_read_only_trigger(const char *id, Oid relid)
+weir_make_read_only_trigger(const char *id, Oid relid, bool is_changelog)
 {
 	weir_run_sql_as_caller(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE"
-									" ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s.read_only(%s)",
+									" ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s.read_only(%s%s)",
 									WEIR_READ_ONLY_TRIGGER,
 									quoted_relation(relid), WEIR_SCHEMA,
-									quote_literal_cstr(id)));
+									quote_literal_cstr(id),
+									is_changelog ? ", '" WEIR_READ_ONLY_CHANGELOG "'" : ""));
 }
 
 /* The column of v that shows a key bare, quoted. */
@@ -169,7 +172,8 @@ weir_make_indexes(Oid relid, const WeirPlan *plan)
 
 /* Records dependencies; the relations and the trigger exist. */
 void
-weir_record_parts(Oid relid, Oid query_view, Oid state_table, Oid source)
+weir_record_parts(Oid relid, Oid query_view, Oid state_table, Oid changelog,
+				  Oid source)
 {
 	ObjectAddress v;
 	ObjectAddress part;
@@ -183,6 +187,17 @@ weir_record_parts(Oid relid, Oid query_view, Oid state_table, Oid source)
 	ObjectAddressSet(part, TriggerRelationId,
 					 get_trigger_oid(relid, WEIR_READ_ONLY_TRIGGER, false));
 	recordDependencyOn(&part, &v, DEPENDENCY_INTERNAL);
+	if (OidIsValid(changelog))
+	{
+		ObjectAddress trigger;
+
+		ObjectAddressSet(part, RelationRelationId, changelog);
+		recordDependencyOn(&part, &v, DEPENDENCY_INTERNAL);
+		ObjectAddressSet(trigger, TriggerRelationId,
+						 get_trigger_oid(changelog, WEIR_READ_ONLY_TRIGGER,
+										 false));
+		recordDependencyOn(&trigger, &part, DEPENDENCY_INTERNAL);
+	}
 
 	ObjectAddressSet(part, RelationRelationId, source);
 	recordDependencyOn(&v, &part, DEPENDENCY_NORMAL);

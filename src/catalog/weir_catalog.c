@@ -278,16 +278,26 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	view->epoch = DatumGetInt64(values[VIEWS_EPOCH - 1]);
 	view->version = HeapTupleHeaderGetRawXmin(tuple->t_data);
 	view->settings = strings_of_array(values[VIEWS_SETTINGS - 1]);
+	view->windowed = DatumGetBool(values[VIEWS_WINDOWED - 1]);
 	view->options = weir_options_read(values[VIEWS_OPTIONS - 1],
-									  view->source_kind);
+									  view->source_kind, view->windowed);
+	view->changelog = nulls[VIEWS_CHANGELOG - 1] ? InvalidOid :
+		DatumGetObjectId(values[VIEWS_CHANGELOG - 1]);
+	if (!OidIsValid(view->changelog))
+		view->options.changelog = WEIR_CHANGELOG_OFF;
+	else if (!weir_is_internal_part(view->changelog, view->relid))
+		return NULL;
 	view->retracts = view->source_kind == WEIR_SOURCE_TABLE &&
 		view->options.append_only == WEIR_APPEND_ONLY_OFF;
 	return view;
 }
 
-/* All rows of weir_data.views, or with a valid relid those that name it. */
+/*
+ * All rows of weir_data.views, or with a valid relid those that name it, in the
+ * column `attno` with that index.
+ */
 static List *
-read_views(Oid relid)
+read_views(AttrNumber attno, const char *index_name, Oid relid)
 {
 	Oid			views = weir_data_table("views");
 	Oid			index = InvalidOid;
@@ -305,8 +315,8 @@ read_views(Oid relid)
 
 	if (OidIsValid(relid))
 	{
-		index = weir_data_table("views_relid");
-		ScanKeyInit(&key, VIEWS_RELID, BTEqualStrategyNumber, F_OIDEQ,
+		index = weir_data_table(index_name);
+		ScanKeyInit(&key, attno, BTEqualStrategyNumber, F_OIDEQ,
 					ObjectIdGetDatum(relid));
 	}
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -328,13 +338,23 @@ read_views(Oid relid)
 List *
 weir_catalog_views(void)
 {
-	return read_views(InvalidOid);
+	return read_views(InvalidAttrNumber, NULL, InvalidOid);
 }
 
 WeirViewDef *
 weir_catalog_view(Oid relid)
 {
-	List	   *views = OidIsValid(relid) ? read_views(relid) : NIL;
+	List	   *views = OidIsValid(relid) ?
+		read_views(VIEWS_RELID, "views_relid", relid) : NIL;
+
+	return views == NIL ? NULL : linitial(views);
+}
+
+WeirViewDef *
+weir_catalog_view_of_changelog(Oid relid)
+{
+	List	   *views = OidIsValid(relid) ?
+		read_views(VIEWS_CHANGELOG, "views_changelog", relid) : NIL;
 
 	return views == NIL ? NULL : linitial(views);
 }

@@ -25,8 +25,25 @@
 #include "nodes/parsenodes.h"
 #include "window/watermark.h"
 
-/* The trigger on v that keeps users from writing; its argument is the id. */
+/*
+ * The trigger on v and its changelog that keeps users from writing.  Its first
+ * argument is the id; the changelog's has a second one.
+ */
 #define WEIR_READ_ONLY_TRIGGER "weir_read_only"
+#define WEIR_READ_ONLY_CHANGELOG "changelog"
+
+/*
+ * The columns of a changelog before those of v, in their order.
+ */
+enum
+{
+	WEIR_CHANGES_SEQ = 1,		/* weir_seq bigint, the primary key */
+	WEIR_CHANGES_DIFF,			/* weir_diff smallint */
+	WEIR_CHANGES_REASON,		/* weir_reason text */
+	WEIR_CHANGES_WATERMARK,		/* weir_watermark timestamptz */
+	WEIR_CHANGES_AT,			/* weir_at timestamptz */
+	WEIR_CHANGES_OWN = WEIR_CHANGES_AT
+};
 
 typedef enum WeirOnError
 {
@@ -137,6 +154,9 @@ extern List *weir_catalog_views(void);
 
 /* NULL when relid is no continuous view. */
 extern WeirViewDef *weir_catalog_view(Oid relid);
+
+/* The view whose changelog relid is, NULL when it is none. */
+extern WeirViewDef *weir_catalog_view_of_changelog(Oid relid);
 
 /*
  * Q of a view, a copy, as it was when analysed: its range table does not begin

@@ -64,22 +64,23 @@ static Statement update_status = {
 	" wal_bytes = wal_bytes OPERATOR(pg_catalog.+) $9,"
 	" watermark = $10, emitted = $11, held_by = $12,"
 	" late_applied = $13, late_side = $14, late_dropped = $15,"
-	" next_seq = $16, changes_at = $17, timeline = $18, notify_skipped = $19"
+	" next_seq = $16, changes_at = $17, timeline = $18, notify_skipped = $19,"
+	" settled = $20"
 	" WHERE view_id OPERATOR(pg_catalog.=) $1",
-	.n_args = 19,
+	.n_args = 20,
 	.types = {TEXTOID, TEXTOID, OIDOID, INT8OID, INT8OID, FLOAT8OID,
 		TIMESTAMPTZOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 		INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT4OID,
-	INT8OID}
+	INT8OID, TIMESTAMPTZOID}
 };
 
 static Statement insert_late_row = {
 	.sql = "INSERT INTO weir_data.late_rows (view_id, windows, watermark, late_by,"
-	" \"row\", at)"
-	" VALUES ($1, $2, $3, $4, $5, $6)",
-	.n_args = 6,
-	.types = {TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INTERVALOID, JSONBOID,
-	TIMESTAMPTZOID}
+	" diff, \"row\", at)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7)",
+	.n_args = 7,
+	.types = {TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INTERVALOID, INT2OID,
+	JSONBOID, TIMESTAMPTZOID}
 };
 
 static Statement insert_dead_letter = {
@@ -183,8 +184,8 @@ void
 weir_write_status(const char *view_id, const WeirStatus *status)
 {
 	const WeirViewTime *time = &status->time;
-	Datum		values[19];
-	char		nulls[19];
+	Datum		values[20];
+	char		nulls[20];
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(view_id);
@@ -208,6 +209,7 @@ weir_write_status(const char *view_id, const WeirStatus *status)
 	set_time(&values[16], &nulls[16], time->at);
 	values[17] = Int32GetDatum(time->timeline);
 	values[18] = Int64GetDatum(time->notify_skipped);
+	set_time(&values[19], &nulls[19], time->settled);
 	run(&update_status, values, nulls);
 }
 
@@ -243,8 +245,8 @@ weir_write_late_row(const char *view_id, const WeirLateRow *row)
 {
 	Datum	   *windows = palloc(sizeof(Datum) * Max(row->n_windows, 1));
 	Interval   *late_by = palloc0(sizeof(Interval));
-	Datum		values[6];
-	char		nulls[6];
+	Datum		values[7];
+	char		nulls[7];
 
 	memset(nulls, ' ', sizeof(nulls));
 	for (int i = 0; i < row->n_windows; i++)
@@ -255,10 +257,11 @@ weir_write_late_row(const char *view_id, const WeirLateRow *row)
 												-1, false, TYPALIGN_INT));
 	set_time(&values[2], &nulls[2], row->watermark);
 	values[3] = IntervalPGetDatum(late_by);
-	values[4] = row->row;
+	values[4] = Int16GetDatum(row->diff);
+	values[5] = row->row;
 	if (row->row == (Datum) 0)
-		nulls[4] = 'n';
-	values[5] = TimestampTzGetDatum(weir_now());
+		nulls[5] = 'n';
+	values[6] = TimestampTzGetDatum(weir_now());
 	run(&insert_late_row, values, nulls);
 }
 
@@ -365,7 +368,7 @@ weir_read_status(const char *view_id, bool *backfilling, Oid *filenode,
 	if (SPI_execute_with_args("SELECT phase OPERATOR(pg_catalog.=) 'backfilling',"
 							  " filenode, sqlstate IS NOT NULL,"
 							  " watermark, emitted, held_by, late_applied, late_side,"
-							  " late_dropped, next_seq, changes_at, timeline, notify_skipped"
+							  " late_dropped, next_seq, changes_at, timeline, notify_skipped, settled"
 							  " FROM weir_data.status"
 							  " WHERE view_id OPERATOR(pg_catalog.=) $1",
 							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
@@ -394,6 +397,7 @@ weir_read_status(const char *view_id, bool *backfilling, Oid *filenode,
 		value = SPI_getbinval(tuple, desc, 12, &isnull);
 		time->timeline = isnull ? 0 : DatumGetInt32(value);
 		time->notify_skipped = int64_column(tuple, desc, 13, 0);
+		time->settled = time_column(tuple, desc, 14);
 	}
 	SPI_finish();
 	return found;

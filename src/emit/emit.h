@@ -19,7 +19,6 @@
 /* ---- project.c: from a group to a row of v ---- */
 
 typedef struct WeirProjector WeirProjector;
-typedef struct WeirChangelog WeirChangelog;
 
 /*
  * finishes and state_of (index into states) have plan->n_calls entries.
@@ -290,6 +289,8 @@ typedef struct WeirViewTime
 	TimestampTz watermark;		/* DT_NOBEGIN: none yet */
 	TimestampTz emitted;		/* windows that end here or before are in the
 								 * changelog: differs after weir.rebuild */
+	TimestampTz settled;		/* windows that end here or before are frozen,
+								 * whatever the options say now */
 	int32		held_by;		/* the partition that holds it back, or -1 */
 	int64		late_applied;	/* pairs of row and window */
 	int64		late_side;

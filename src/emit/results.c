@@ -1,15 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * results.c
- *	  Rows of v, written through the table access method.
+ *	  Rows of v: what an interval has changed, and what the changelog says of it.
  *
- * Receives the groups that changed.  A group that has a row in v knows its TID,
- * which costs a tenth of finding it through an index; new rows go in by the
- * page.  No trigger fires and no constraint is checked: what a user adds to v
- * of that kind is not ours to obey half.
+ * Receives outcomes, one for each row that v shall have, or have no longer.  The
+ * group that holds a row knows its TID, which costs a tenth of finding it
+ * through an index.  A row that has none yet is new.
  *
- * A group whose rows have all been taken back loses its row, and neither
- * HAVING nor an expression of the user's is run for it.
+ * Where there is a changelog, its readers have seen the rows that are `emitted`,
+ * and what changes of those is netted:
+ *
+ *	was emitted	shall be	unlike the old
+ *	yes			yes			no				nothing, not even in v
+ *	yes			yes			yes				-1 old, +1 new
+ *	yes			no							-1 old
+ *	no			yes							+1 new; v only if unlike the old
+ *	no			no							nothing; v as without a changelog
+ *
+ * The row that is taken back is read from v just before it changes there, so it
+ * is the very row that was given.  No old row is read without a changelog, unless
+ * the outcome is `unsure`: it may be that nothing has changed.
  *
  * Nothing is remembered here: the new TIDs go to the caller's placements, which
  * it applies once the transaction has committed.
@@ -18,175 +28,31 @@
  */
 #include "emit/emit.h"
 
-#include "access/heapam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "emit/row_image.h"
+#include "emit/row_writer.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
-#include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
 
-/* Rows handed to table_multi_insert at once. */
-#define CHUNK 512
-
-/* v, its indexes, and new rows that are not written yet. */
-typedef struct Writer
+typedef struct Results
 {
 	Relation	v;
-	EState	   *estate;
-	ResultRelInfo *target;
-	CommandId	cid;
-	int			n_pending;
-	TupleTableSlot *pending[CHUNK];
-	WeirPlacement *pending_at[CHUNK];
-	int			n_slots;		/* made so far */
-	MemoryContext chunk;		/* what a multi-insert forgets to free */
-} Writer;
+	WeirRowWriter *writer;
+	WeirChangelog *changelog;	/* or NULL */
+	TupleTableSlot *old;		/* a row of v as it was */
 
-static void
-begin(Writer *writer, Relation v)
-{
-	memset(writer, 0, sizeof(*writer));
-	writer->v = v;
-	writer->estate = CreateExecutorState();
-	writer->target = makeNode(ResultRelInfo);
 	/*
-	 * No range table stands behind it (index 0): the executor then takes all
-	 * indexes for unchanged by an update, which is a hint for their clean-up
-	 * only, and true of those that we make.
+	 * Of the cluster at hand: rows that are given once all are taken back.  A
+	 * merge of sessions says of each that it is no more before it says what
+	 * has become of them.
 	 */
-	InitResultRelInfo(writer->target, v, 0, NULL, 0);
-	ExecOpenIndices(writer->target, false);
-	writer->cid = GetCurrentCommandId(true);
-	writer->chunk = AllocSetContextCreate(CurrentMemoryContext,
-										  "pg_weir rows",
-										  ALLOCSET_DEFAULT_SIZES);
-}
-
-static void
-index_row(Writer *writer, TupleTableSlot *slot, bool update,
-		  WeirUpdateIndexes which)
-{
-	if (writer->target->ri_NumIndices == 0)
-		return;
-	GetPerTupleExprContext(writer->estate)->ecxt_scantuple = slot;
-	list_free(weir_insert_index_tuples(writer->target, slot, writer->estate,
-									   update, which));
-	ResetPerTupleExprContext(writer->estate);
-}
-
-static void
-flush(Writer *writer)
-{
-	MemoryContext old;
-
-	if (writer->n_pending == 0)
-		return;
-	old = MemoryContextSwitchTo(writer->chunk);
-	/* no BulkInsertState: its small ring would evict what we update next */
-	table_multi_insert(writer->v, writer->pending, writer->n_pending,
-					   writer->cid, 0, NULL);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(writer->chunk);
-	for (int i = 0; i < writer->n_pending; i++)
-	{
-		writer->pending_at[i]->tid = writer->pending[i]->tts_tid;
-		index_row(writer, writer->pending[i], false, WEIR_UPDATE_ALL_INDEXES);
-		ExecClearTuple(writer->pending[i]);
-	}
-	writer->n_pending = 0;
-}
-
-static void
-insert_row(Writer *writer, TupleTableSlot *row, WeirPlacement *at)
-{
-	TupleTableSlot *slot;
-
-	if (writer->n_pending == writer->n_slots)
-	{
-		writer->pending[writer->n_slots++] =
-			MakeSingleTupleTableSlot(RelationGetDescr(writer->v),
-									 &TTSOpsVirtual);
-	}
-	slot = writer->pending[writer->n_pending];
-	ExecCopySlot(slot, row);
-	slot->tts_tableOid = RelationGetRelid(writer->v);
-	writer->pending_at[writer->n_pending++] = at;
-	if (writer->n_pending == CHUNK)
-		flush(writer);
-}
-
-weir_noreturn
-static void
-row_has_vanished(Relation v)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("a row of \"%s\" that pg_weir wrote is gone or was changed by somebody else",
-					RelationGetRelationName(v)),
-			 errhint("Run weir.rebuild on the view.")));
-}
-
-static void
-update_row(Writer *writer, const ItemPointerData *tid, TupleTableSlot *row,
-		   WeirPlacement *at)
-{
-	TM_FailureData failure;
-	LockTupleMode mode;
-	WeirUpdateIndexes which;
-	ItemPointerData old = *tid;
-
-	row->tts_tableOid = RelationGetRelid(writer->v);
-	if (table_tuple_update(writer->v, &old, row, writer->cid,
-						   GetActiveSnapshot(), InvalidSnapshot, true,
-						   &failure, &mode, &which) != TM_Ok)
-		row_has_vanished(writer->v);
-	at->tid = row->tts_tid;
-	if (weir_must_update_indexes(which))
-		index_row(writer, row, true, which);
-}
-
-static void
-delete_row(Writer *writer, const ItemPointerData *tid, WeirPlacement *at)
-{
-	TM_FailureData failure;
-	ItemPointerData old = *tid;
-
-	if (table_tuple_delete(writer->v, &old, writer->cid, GetActiveSnapshot(),
-						   InvalidSnapshot, true, &failure, false) != TM_Ok)
-		row_has_vanished(writer->v);
-	ItemPointerSetInvalid(&at->tid);
-}
-
-/* Before a rewrite: whatever rows v has. */
-static void
-delete_all(Writer *writer)
-{
-	TupleTableSlot *slot = table_slot_create(writer->v, NULL);
-	TableScanDesc scan = table_beginscan(writer->v, GetActiveSnapshot(), 0, NULL);
-	WeirPlacement ignored;
-
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		weir_progress++;
-		delete_row(writer, &slot->tts_tid, &ignored);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-}
-
-static void
-end(Writer *writer)
-{
-	flush(writer);
-	for (int i = 0; i < writer->n_slots; i++)
-		ExecDropSingleTupleTableSlot(writer->pending[i]);
-	MemoryContextDelete(writer->chunk);
-	ExecCloseIndices(writer->target);
-	FreeExecutorState(writer->estate);
-}
+	int			cluster;
+	int			n_held;
+	int			max_held;		/* slots made */
+	TupleTableSlot **held;
+	WeirReason *held_reasons;
+} Results;
 
 /* As much as the log of a few hundred rows: a flush of a millisecond. */
 #define PORTION_BYTES (256 * 1024)
@@ -221,8 +87,8 @@ weir_group_exists(const WeirGroupTable *table, const WeirGroup *group)
 static void
 tidy_before(Relation v, const WeirOutcome *outcomes, int i, int n)
 {
-	BlockNumber block =
-		ItemPointerGetBlockNumberNoCheck(&outcomes[i].holder->result_tid);
+	ItemPointer tid = &outcomes[i].holder->result_tid;
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(tid);
 	int			end = i + 1;
 
 	if (i > 0 && block ==
@@ -231,21 +97,156 @@ tidy_before(Relation v, const WeirOutcome *outcomes, int i, int n)
 	while (end < n && block ==
 		   ItemPointerGetBlockNumberNoCheck(&outcomes[end].holder->result_tid))
 		end++;
-	weir_tidy(v, &outcomes[i].holder->result_tid, end - i);
+	weir_tidy(v, tid, end - i);
+}
+
+weir_noreturn
+static void
+row_has_vanished(Relation v)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a row of \"%s\" that pg_weir wrote is gone or was changed by somebody else",
+					RelationGetRelationName(v)),
+			 errhint("Run weir.rebuild on the view.")));
+}
+
+/* Puts a row, or none, where there is one, or none, now. */
+static void
+write_row(Results *results, TupleTableSlot *row, WeirPlacement *at)
+{
+	bool		placed = ItemPointerIsValid(&at->tid);
+	bool		done = true;
+
+	if (row != NULL && placed)
+		done = weir_update_row(results->writer, &at->tid, row);
+	else if (row != NULL)
+		weir_insert_row(results->writer, row, &at->tid);
+	else if (placed)
+		done = weir_delete_row(results->writer, &at->tid);
+	if (!done)
+		row_has_vanished(results->v);
+}
+
+/*
+ * What becomes of an open window is an update, or a delete when nothing is given
+ * for what is taken back: by which statement of the source, or by HAVING, does
+ * not matter to who reads along.  Closed ones are revised for a reason.
+ */
+static WeirReason
+reason_of(const Results *results, const WeirOutcome *outcome, bool gives)
+{
+	bool		closed = outcome->has_window &&
+	outcome->upper <= weir_changelog_watermark(results->changelog);
+
+	if (!closed && (outcome->reason == WEIR_REASON_UPDATE ||
+					outcome->reason == WEIR_REASON_DELETE))
+		return gives ? WEIR_REASON_UPDATE : WEIR_REASON_DELETE;
+	return outcome->reason;
+}
+
+static void
+hold(Results *results, WeirReason reason, TupleTableSlot *row)
+{
+	if (results->n_held == results->max_held)
+	{
+		int			n = Max(results->max_held * 2, 8);
+
+		results->held = results->held == NULL ?
+			palloc(sizeof(TupleTableSlot *) * n) :
+			repalloc(results->held, sizeof(TupleTableSlot *) * n);
+		results->held_reasons = results->held_reasons == NULL ?
+			palloc(sizeof(WeirReason) * n) :
+			repalloc(results->held_reasons, sizeof(WeirReason) * n);
+		for (int i = results->max_held; i < n; i++)
+			results->held[i] =
+				MakeSingleTupleTableSlot(RelationGetDescr(results->v),
+										 &TTSOpsVirtual);
+		results->max_held = n;
+	}
+	ExecCopySlot(results->held[results->n_held], row);
+	results->held_reasons[results->n_held++] = reason;
+}
+
+/* The cluster is over. */
+static void
+give_held(Results *results)
+{
+	for (int i = 0; i < results->n_held; i++)
+	{
+		weir_changelog_add(results->changelog, +1, results->held_reasons[i],
+						   results->held[i]);
+		ExecClearTuple(results->held[i]);
+	}
+	results->n_held = 0;
+}
+
+/*
+ * The same as write_row(), with a look at the old row: see the table at the top.
+ * Without a changelog nothing was emitted, nor shall be.
+ */
+static void
+compare_and_write(Results *results, const WeirOutcome *outcome,
+				  TupleTableSlot *row, WeirPlacement *at)
+{
+	bool		placed = ItemPointerIsValid(&at->tid);
+	bool		tells = results->changelog != NULL;
+	bool		was_emitted = tells && placed && outcome->was_emitted;
+	bool		emits = tells && row != NULL && outcome->emits;
+	WeirReason	reason = outcome->reason;
+	bool		same = false;
+
+	if (outcome->cluster != results->cluster)
+		give_held(results);
+	results->cluster = outcome->cluster;
+	if (was_emitted || emits)
+		reason = reason_of(results, outcome, emits);
+
+	if (placed && (was_emitted || emits || (row != NULL && outcome->unsure)))
+	{
+		if (!weir_fetch_row(results->writer, &at->tid, results->old))
+			row_has_vanished(results->v);
+		same = row != NULL && weir_row_image_equal(results->old, row);
+		if (was_emitted && !(emits && same))
+			weir_changelog_add(results->changelog, -1, reason, results->old);
+		ExecClearTuple(results->old);
+	}
+	if (emits && !(was_emitted && same))
+	{
+		if (outcome->cluster != 0)
+			hold(results, reason, row);
+		else
+			weir_changelog_add(results->changelog, +1, reason, row);
+	}
+	if (!same)
+		write_row(results, row, at);
+}
+
+static void
+end(Results *results)
+{
+	give_held(results);
+	weir_row_writer_end(results->writer);
+	ExecDropSingleTupleTableSlot(results->old);
+	for (int i = 0; i < results->max_held; i++)
+		ExecDropSingleTupleTableSlot(results->held[i]);
 }
 
 void
 weir_write_results(Relation v, WeirProjector *projector,
-				   const WeirGroupTable *table, const WeirOutcome *outcomes,
-				   int n, WeirChangelog *changelog, WeirPlacement *placements)
+				   const WeirGroupTable *table,
+				   const WeirOutcome *outcomes, int n,
+				   WeirChangelog *changelog, WeirPlacement *placements)
 {
-	Writer		writer;
+	Results		results = {0};
 
-	begin(&writer, v);
+	results.v = v;
+	results.changelog = changelog;
+	results.writer = weir_row_writer_begin(v);
+	results.old = table_slot_create(v, NULL);
 	for (int i = 0; i < n; i++)
 	{
-		const WeirGroup *holder = outcomes[i].holder;
-		bool		placed = ItemPointerIsValid((ItemPointer) &holder->result_tid);
+		const WeirOutcome *outcome = &outcomes[i];
 		TupleTableSlot *row;
 
 		if ((i & 1023) == 0)
@@ -255,41 +256,15 @@ weir_write_results(Relation v, WeirProjector *projector,
 		weir_progress++;
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(outcomes[i + WEIR_GROUPS_AHEAD].holder);
-		if (placed)
+		placements[i].tid = outcome->holder->result_tid;
+		if (ItemPointerIsValid(&placements[i].tid))
 			tidy_before(v, outcomes, i, n);
-		row = weir_project(projector, table, &outcomes[i]);
-		ItemPointerSetInvalid(&placements[i].tid);
-		if (row != NULL && placed)
-			update_row(&writer, &holder->result_tid, row, &placements[i]);
-		else if (row != NULL)
-			insert_row(&writer, row, &placements[i]);
-		else if (placed)
-			delete_row(&writer, &holder->result_tid, &placements[i]);
+		row = weir_project(projector, table, outcome);
+		if (changelog == NULL && !outcome->unsure)
+			write_row(&results, row, &placements[i]);
+		else
+			compare_and_write(&results, outcome, row, &placements[i]);
 		weir_projector_reset(projector);
 	}
-	end(&writer);
-}
-
-/* The skeleton of emit/replace.c: all rows go, and come again. */
-void
-weir_replace_results(Relation v, WeirProjector *projector,
-					 const WeirGroupTable *table, const WeirOutcome *outcomes,
-					 int n, AttrNumber window_column, Timestamp settled,
-					 Timestamp emitted, WeirChangelog *changelog,
-					 WeirPlacement *placements)
-{
-	Writer		writer;
-
-	begin(&writer, v);
-	delete_all(&writer);
-	for (int i = 0; i < n; i++)
-	{
-		TupleTableSlot *row = weir_project(projector, table, &outcomes[i]);
-
-		ItemPointerSetInvalid(&placements[i].tid);
-		if (row != NULL)
-			insert_row(&writer, row, &placements[i]);
-		weir_projector_reset(projector);
-	}
-	end(&writer);
+	end(&results);
 }

@@ -46,7 +46,10 @@ kind_name(WeirSourceKind kind)
 	pg_unreachable();
 }
 
-/* (view oid, id text, owner oid, source oid, kind text, paused boolean) */
+/*
+ * (view oid, id text, owner oid, source oid, kind text, paused boolean,
+ * changelog oid)
+ */
 Datum
 weir_definitions(PG_FUNCTION_ARGS)
 {
@@ -58,8 +61,8 @@ weir_definitions(PG_FUNCTION_ARGS)
 	foreach(lc, views)
 	{
 		WeirViewDef *view = lfirst(lc);
-		Datum		values[6];
-		bool		nulls[6] = {false};
+		Datum		values[7];
+		bool		nulls[7] = {false};
 
 		values[0] = ObjectIdGetDatum(view->relid);
 		values[1] = CStringGetTextDatum(view->id);
@@ -67,6 +70,8 @@ weir_definitions(PG_FUNCTION_ARGS)
 		values[3] = ObjectIdGetDatum(view->source);
 		values[4] = CStringGetTextDatum(kind_name(view->source_kind));
 		values[5] = BoolGetDatum(view->paused);
+		values[6] = ObjectIdGetDatum(view->changelog);
+		nulls[6] = !OidIsValid(view->changelog);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -11,7 +11,9 @@
  *		upper <= W < upper + lateness	closed: the row revises the window
  *		upper + lateness <= W			frozen: the row misses the window
  *
- * with no lateness at all under weir.late = 'side_output' and 'drop'.  A row that
+ * with no lateness at all under weir.late = 'side_output' and 'drop'.  What is
+ * frozen stays so, also when the option is changed: up to WeirViewTime.settled
+ * windows are.  A row that
  * misses some of its windows is folded nevertheless: its pane counts for the
  * others, and a frozen window is never composed again.
  *
@@ -70,8 +72,7 @@ is_closed(const WeirRun *run, Timestamp upper)
 static bool
 is_frozen(const WeirRun *run, Timestamp upper)
 {
-	return weir_time_add(upper, run->def->options.allowed_lateness) <=
-		run->time.watermark;
+	return upper <= run->time.settled;
 }
 
 void
@@ -179,11 +180,10 @@ judge_session(WeirRun *run, Timestamp ts, const char *image, uint32 len,
 	Timestamp	upper;
 
 	/*
-	 * A session that it touches ends at most a gap before or at any time after
-	 * the row, so none is frozen; and it is in an open one, be it alone.
+	 * A session that it touches ends behind the row, so none is frozen; and it is
+	 * in an open one, be it alone.
 	 */
-	if (weir_time_add(ts, run->def->options.allowed_lateness) >=
-		run->time.watermark &&
+	if (ts >= run->time.settled &&
 		weir_time_add(ts, run->window.size) > run->time.watermark)
 		return WEIR_IN_TIME;
 	if (!run->judging)

@@ -350,8 +350,7 @@ is_wanted(void *arg, Timestamp lower, Timestamp upper)
 		return wanted->closing;
 	/* what a backfill has not published yet was never frozen */
 	return wanted->closed &&
-		(run->backfilling ||
-		 weir_time_add(upper, lateness(run)) > run->time.watermark);
+		(run->backfilling || upper > run->time.settled);
 }
 
 static void
@@ -507,6 +506,7 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 
 	staged->run = run;
 	staged->watermark = run->time.watermark;
+	staged->settled = run->time.settled;
 	staged->next_idle = DT_NOEND;
 	staged->seq = run->time.seq;
 	staged->at = Max(weir_now(), run->time.at + 1);
@@ -515,6 +515,8 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 		staged->watermark = weir_run_watermark(run, &staged->next_idle,
 											   &staged->held_by);
 		moved = staged->watermark > run->time.watermark;
+		staged->settled = Max(run->time.settled,
+							  weir_time_add(staged->watermark, -lateness(run)));
 	}
 	if (!staged->publishes)
 		return;
@@ -735,6 +737,7 @@ weir_apply_staged(WeirStaged *staged)
 		run->publish_now = run->unsure = false;
 	}
 	run->time.watermark = staged->watermark;
+	run->time.settled = staged->settled;
 	if (staged->publishes)
 		run->time.emitted = staged->watermark;
 	run->time.held_by = staged->held_by;

@@ -336,7 +336,6 @@ weir_check_shape(Relation v, TupleDesc wanted)
 static void
 begin_time(WeirRun *run)
 {
-	TimestampTz now = weir_now();
 	int32		timeline = (int32) GetWALInsertionTimeLine();
 
 	run->next_idle = DT_NOEND;
@@ -351,11 +350,10 @@ begin_time(WeirRun *run)
 	{
 		WeirEventTime *time = &run->books[i].time;
 
-		time->active = now;
 		if (run->def->options.watermark.kind != WEIR_WATERMARK_PERCENTILE)
 			time->lateness = NULL;
 	}
-	run->next_idle = now;
+	run->next_idle = 0;
 	weir_run_set_deadlines(run);
 }
 

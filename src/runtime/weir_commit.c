@@ -209,12 +209,10 @@ write_results(WeirRun *run, Relation v, WeirStaged *staged)
 										 staged->at);
 	if (staged->replaces)
 	{
-		Timestamp	settled = DT_NOBEGIN;
+		/* what a backfill has not published yet was never frozen */
+		Timestamp	settled = run->backfilling ? DT_NOBEGIN : run->time.settled;
 		Timestamp	emitted = DT_NOBEGIN;
 
-		if (!run->backfilling && run->has_watermark)
-			settled = weir_time_add(run->time.watermark,
-									-options->allowed_lateness);
 		if (options->changelog == WEIR_CHANGELOG_ALL)
 			emitted = DT_NOEND;
 		else if (options->changelog == WEIR_CHANGELOG_FINAL)
@@ -281,6 +279,7 @@ write_status(WeirRun *run, WeirStaged *staged, bool backfilling)
 	status.wal_bytes = run->wal_bytes;
 	status.time = run->time;
 	status.time.watermark = staged->watermark;
+	status.time.settled = staged->settled;
 	if (staged->publishes)
 		status.time.emitted = staged->watermark;
 	status.time.held_by = staged->held_by;

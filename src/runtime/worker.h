@@ -322,6 +322,7 @@ typedef struct WeirStaged
 	bool		replaces;		/* all rows of v */
 	bool		publishes_open;	/* sliding windows */
 	TimestampTz watermark;
+	TimestampTz settled;
 	TimestampTz next_idle;
 	int32		held_by;
 	WeirOutcome *outcomes;

@@ -269,15 +269,12 @@ weir_key_read(const WeirKeyFormat *format, const char *image,
 	}
 }
 
-uint64
-weir_key_rank(const WeirKeyFormat *format, const char *image, int part)
+/* Where a part that is not NULL stands: bytes from the image's beginning. */
+static Size
+part_offset(const WeirKeyFormat *format, const char *image, int part)
 {
 	const char *at = image + BITMAP_BYTES(format->n);
-	const WeirKeyPart *wanted = &format->parts[part];
-	uint64		rank = 0;
 
-	if (is_null(image, part))
-		return PG_UINT64_MAX;
 	for (int i = 0; i < part; i++)
 	{
 		if (is_null(image, i))
@@ -286,6 +283,63 @@ weir_key_rank(const WeirKeyFormat *format, const char *image, int part)
 			(datumGetSize(PointerGetDatum(at), false,
 						  format->parts[i].typlen) + 7) & ~(Size) 7;
 	}
+	return at - image;
+}
+
+char *
+weir_key_pane_at(const WeirKeyFormat *format, char *image, int window_key)
+{
+	if (is_null(image, window_key))
+		return NULL;
+	return image + part_offset(format, image, window_key);
+}
+
+/*
+ * Two short arrays are made for each call: keys that are not exact are rare, and
+ * their own functions cost more.
+ */
+bool
+weir_key_equal(const WeirKeyFormat *format, const char *a, const char *b,
+			   int except)
+{
+	Datum	   *values = palloc(2 * format->n * sizeof(Datum));
+	bool	   *nulls = palloc(2 * format->n * sizeof(bool));
+	bool		equal = true;
+
+	weir_key_read(format, a, values, nulls);
+	weir_key_read(format, b, values + format->n, nulls + format->n);
+	for (int i = 0; i < format->n && equal; i++)
+	{
+		const WeirKeyPart *part = &format->parts[i];
+		Datum		left = values[i];
+		Datum		right = values[format->n + i];
+
+		if (i == except)
+			continue;
+		if (nulls[i] || nulls[format->n + i])
+			equal = nulls[i] == nulls[format->n + i];
+		else if (part->exact)
+			equal = datumIsEqual(left, right, part->typbyval, part->typlen);
+		else
+			equal = DatumGetBool(FunctionCall2Coll((FmgrInfo *) &part->equal,
+												   part->collation,
+												   left, right));
+	}
+	pfree(values);
+	pfree(nulls);
+	return equal;
+}
+
+uint64
+weir_key_rank(const WeirKeyFormat *format, const char *image, int part)
+{
+	const char *at;
+	const WeirKeyPart *wanted = &format->parts[part];
+	uint64		rank = 0;
+
+	if (is_null(image, part))
+		return PG_UINT64_MAX;
+	at = image + part_offset(format, image, part);
 	if (wanted->typbyval)
 	{
 		/* as a signed number */

@@ -20,7 +20,6 @@
  */
 #include "state/state.h"
 
-#include "utils/datum.h"
 #include "utils/memutils.h"
 
 #define BLOCK_BITS 14			/* units a block: 128 kB */
@@ -307,36 +306,6 @@ grow(WeirGroupTable *table)
 	weir_budget_give(n_old * sizeof(Slot));
 }
 
-/* Equality by the types' own functions, for keys that are not exact. */
-static bool
-keys_equal(const WeirKeyFormat *format, const char *a, const char *b)
-{
-	Datum	   *values = palloc(2 * format->n * sizeof(Datum));
-	bool	   *nulls = palloc(2 * format->n * sizeof(bool));
-	bool		equal = true;
-
-	weir_key_read(format, a, values, nulls);
-	weir_key_read(format, b, values + format->n, nulls + format->n);
-	for (int i = 0; i < format->n && equal; i++)
-	{
-		const WeirKeyPart *part = &format->parts[i];
-		Datum		left = values[i];
-		Datum		right = values[format->n + i];
-
-		if (nulls[i] || nulls[format->n + i])
-			equal = nulls[i] == nulls[format->n + i];
-		else if (part->exact)
-			equal = datumIsEqual(left, right, part->typbyval, part->typlen);
-		else
-			equal = DatumGetBool(FunctionCall2Coll((FmgrInfo *) &part->equal,
-												   part->collation,
-												   left, right));
-	}
-	pfree(values);
-	pfree(nulls);
-	return equal;
-}
-
 static inline bool
 same_key(const WeirGroupTable *table, const WeirGroup *group,
 		 const char *image, uint32 len)
@@ -346,11 +315,55 @@ same_key(const WeirGroupTable *table, const WeirGroup *group,
 	if (table->format->exact)
 		return group->key_len == len && memcmp(key, image, len) == 0;
 	return (group->key_len == len && memcmp(key, image, len) == 0) ||
-		keys_equal(table->format, key, image);
+		weir_key_equal(table->format, key, image, -1);
 }
 
 /* Rows of one batch between the two passes of prefetching. */
 #define STRIDE 16
+
+/* Has memory bring what probing for n hashes will look at. */
+static inline void
+prefetch_probes(const WeirGroupTable *table, const uint32 *hashes, int n)
+{
+	uint64		mask = table->n_slots - 1;
+
+	for (int i = 0; i < n; i++)
+		__builtin_prefetch(&table->slots[hashes[i] & mask]);
+	for (int i = 0; i < n; i++)
+	{
+		Slot		slot = table->slots[hashes[i] & mask];
+
+		if ((uint32) (slot >> 32) == hashes[i] && slot != 0)
+		{
+			char	   *group = (char *) group_at(table, (uint32) slot);
+
+			__builtin_prefetch(group);
+			__builtin_prefetch(group + 64);
+		}
+	}
+}
+
+/* The group of an image, or NULL, and *at is the empty slot that it would get. */
+static inline WeirGroup *
+probe(const WeirGroupTable *table, const char *image, uint32 len, uint32 hash,
+	  uint64 *at)
+{
+	uint64		mask = table->n_slots - 1;
+
+	for (*at = hash & mask; table->slots[*at] != 0; *at = (*at + 1) & mask)
+	{
+		Slot		slot = table->slots[*at];
+
+		if ((uint32) (slot >> 32) == hash)
+		{
+			WeirGroup  *group = group_at(table, (uint32) slot);
+
+			if (same_key(table, group, image, len))
+				return group;
+		}
+	}
+	return NULL;
+}
 
 void
 weir_group_table_upsert(WeirGroupTable *table, int n,
@@ -365,52 +378,40 @@ weir_group_table_upsert(WeirGroupTable *table, int n,
 		if ((uint64) (table->n_groups + STRIDE) * 4 > table->n_slots * 3)
 			grow(table);
 
-		for (int i = first; i < end; i++)
-			__builtin_prefetch(&table->slots[hashes[i] & (table->n_slots - 1)]);
-		for (int i = first; i < end; i++)
-		{
-			Slot		slot = table->slots[hashes[i] & (table->n_slots - 1)];
-
-			if ((uint32) (slot >> 32) == hashes[i] && slot != 0)
-			{
-				char	   *group = (char *) group_at(table, (uint32) slot);
-
-				__builtin_prefetch(group);
-				__builtin_prefetch(group + 64);
-			}
-		}
+		prefetch_probes(table, hashes + first, end - first);
 		for (int i = first; i < end; i++)
 		{
-			uint64		mask = table->n_slots - 1;
-			uint64		at = hashes[i] & mask;
-			WeirGroup  *found = NULL;
+			uint64		at;
 
-			while (table->slots[at] != 0)
-			{
-				Slot		slot = table->slots[at];
-
-				if ((uint32) (slot >> 32) == hashes[i])
-				{
-					WeirGroup  *group = group_at(table, (uint32) slot);
-
-					if (same_key(table, group, images[i], lens[i]))
-					{
-						found = group;
-						break;
-					}
-				}
-				at = (at + 1) & mask;
-			}
-			if (found == NULL)
+			groups[i] = probe(table, images[i], lens[i], hashes[i], &at);
+			if (groups[i] == NULL)
 			{
 				uint32		ref = make_group(table, hashes[i],
 											 images[i], lens[i]);
 
 				table->slots[at] = ((uint64) hashes[i] << 32) | ref;
 				table->n_groups++;
-				found = group_at(table, ref);
+				groups[i] = group_at(table, ref);
 			}
-			groups[i] = found;
+		}
+	}
+}
+
+void
+weir_group_table_find(WeirGroupTable *table, int n,
+					  char **images, const uint32 *lens,
+					  const uint32 *hashes, WeirGroup **groups)
+{
+	for (int first = 0; first < n; first += STRIDE)
+	{
+		int			end = Min(first + STRIDE, n);
+
+		prefetch_probes(table, hashes + first, end - first);
+		for (int i = first; i < end; i++)
+		{
+			uint64		at;
+
+			groups[i] = probe(table, images[i], lens[i], hashes[i], &at);
 		}
 	}
 }

@@ -37,7 +37,8 @@ extern dsa_area *weir_state_area(void);
 extern WeirValueStore *weir_value_store_create(MemoryContext mcxt);
 extern Size weir_value_store_bytes(const WeirValueStore *store);
 
-/* Frees every value that is left. */
+/* Frees every value that is left; and the store itself. */
+extern void weir_value_store_empty(WeirValueStore *store);
 extern void weir_value_store_destroy(WeirValueStore *store);
 
 /* ---- group_key.c: keys as bytes ---- */
@@ -99,6 +100,13 @@ extern uint64 weir_key_rank(const WeirKeyFormat *format, const char *image,
  */
 extern char *weir_key_pane_at(const WeirKeyFormat *format, char *image,
 							  int window_key);
+
+/*
+ * Are two images of one key, by the types' equality?  Not looking at part
+ * `except` (-1: at all).  Raises what the types raise.
+ */
+extern bool weir_key_equal(const WeirKeyFormat *format, const char *a,
+						   const char *b, int except);
 
 /* The hash of an image that was written earlier, perhaps by another build. */
 extern uint32 weir_key_hash(const WeirKeyFormat *format, const char *image,

@@ -112,9 +112,15 @@ weir_value_free(WeirValueStore *store, WeirValueRef ref)
 }
 
 void
-weir_value_store_destroy(WeirValueStore *store)
+weir_value_store_empty(WeirValueStore *store)
 {
 	while (DsaPointerIsValid(store->first))
 		weir_value_free(store, store->first);
+}
+
+void
+weir_value_store_destroy(WeirValueStore *store)
+{
+	weir_value_store_empty(store);
 	pfree(store);
 }

@@ -1,0 +1,371 @@
+/*-------------------------------------------------------------------------
+ *
+ * replace.c
+ *	  Rows of v: all of them, where nothing is known of the old ones' places.
+ *
+ * After a backfill, and when VACUUM FULL, CLUSTER or a restore has moved v's
+ * rows.  Most of the rows that v has are then right, and rewriting them would cost
+ * readers of the table and of its changelog a change that is none.  So:
+ *
+ *	1. Read v; keep the place and a hash of the bytes of each row.
+ *	2. Compute each row that v shall have.  If v has it, to the last byte, it
+ *	   stays where it is.
+ *	3. Delete what is left.
+ *	4. Compute the others again, and insert them.
+ *
+ * 4 comes after 3 because of unique indexes: the new row of a key would meet the
+ * old one.  Rows are computed twice rather than kept, since they may be many.
+ * There is no 2 and 3 when v is empty, as it is at a view's first publication.
+ *
+ * In the changelog, all that is taken back comes before all that is new.
+ *
+ * Memory: 24 bytes per row of v.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "emit/emit.h"
+
+#include "access/tableam.h"
+#include "emit/row_image.h"
+#include "emit/row_writer.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/rangetypes.h"
+#include "utils/snapmgr.h"
+#include "utils/typcache.h"
+
+/* A row that v has. */
+typedef struct StoredRow
+{
+	uint64		hash;			/* of its image */
+	int64		kept_run;		/* of the first with that hash: so many, from
+								 * it on, are kept */
+	ItemPointerData tid;
+	bool		kept;
+	bool		emitted;		/* it is in the changelog */
+} StoredRow;
+
+#define ST_SORT sort_by_hash
+#define ST_ELEMENT_TYPE StoredRow
+#define ST_COMPARE(a, b) \
+	((a)->hash != (b)->hash ? ((a)->hash < (b)->hash ? -1 : 1) : \
+	 ItemPointerCompare(&(a)->tid, &(b)->tid))
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+#define ST_SORT sort_by_place
+#define ST_ELEMENT_TYPE StoredRow
+#define ST_COMPARE(a, b) ItemPointerCompare(&(a)->tid, &(b)->tid)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+typedef struct Replacement
+{
+	Relation	v;
+	WeirProjector *projector;
+	const WeirGroupTable *table;
+	const WeirOutcome *outcomes;
+	int			n;
+	AttrNumber	window_column;
+	TypeCacheEntry *window_type;
+	Timestamp	settled;
+	Timestamp	emitted;
+	WeirChangelog *changelog;
+	WeirPlacement *placements;
+
+	WeirRowWriter *writer;
+	TupleTableSlot *old;
+	bool		empty;			/* v had no rows */
+	StoredRow  *stored;
+	int64		n_stored;
+	int64		max_stored;
+} Replacement;
+
+/* The end of a stored row's window; DT_NOEND if it has none. */
+static Timestamp
+window_end(Replacement *r, TupleTableSlot *row)
+{
+	RangeBound	lower;
+	RangeBound	upper;
+	bool		empty;
+	bool		isnull;
+	Datum		value;
+
+	if (r->window_column == 0)
+		return DT_NOEND;
+	value = slot_getattr(row, r->window_column, &isnull);
+	if (isnull)
+		return DT_NOEND;
+	range_deserialize(r->window_type, DatumGetRangeTypeP(value),
+					  &lower, &upper, &empty);
+	if (empty || upper.infinite)
+		return DT_NOEND;
+	return DatumGetTimestamp(upper.val);
+}
+
+/* Does what ends here belong to what was done up to `until`? */
+static bool
+is_within(Timestamp end, Timestamp until)
+{
+	return until != DT_NOBEGIN && end <= until;
+}
+
+/* Step 1. */
+static void
+read_stored(Replacement *r)
+{
+	TableScanDesc scan = table_beginscan(r->v, GetActiveSnapshot(), 0, NULL);
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "pg_weir stored row",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, r->old))
+	{
+		Timestamp	end;
+		StoredRow  *row;
+
+		CHECK_FOR_INTERRUPTS();
+		weir_progress++;
+		MemoryContextReset(scratch);
+		r->empty = false;
+		end = window_end(r, r->old);
+		if (is_within(end, r->settled))
+			continue;
+		if (r->n_stored == r->max_stored)
+		{
+			r->max_stored *= 2;
+			r->stored = repalloc_huge(r->stored,
+									  sizeof(StoredRow) * r->max_stored);
+		}
+		row = &r->stored[r->n_stored++];
+		row->hash = weir_row_image_hash(r->old);
+		row->kept_run = 0;
+		row->tid = r->old->tts_tid;
+		row->kept = false;
+		row->emitted = is_within(end, r->emitted);
+	}
+	MemoryContextSwitchTo(caller);
+	table_endscan(scan);
+	ExecClearTuple(r->old);
+	MemoryContextDelete(scratch);
+	sort_by_hash(r->stored, r->n_stored);
+}
+
+/* The first stored row with that hash, or where it would be. */
+static int64
+search(const Replacement *r, uint64 hash)
+{
+	int64		low = 0;
+	int64		high = r->n_stored;
+
+	while (low < high)
+	{
+		int64		middle = low + (high - low) / 2;
+
+		if (r->stored[middle].hash < hash)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* A stored row with the image of `row` that is not kept yet, or NULL. */
+static StoredRow *
+find_stored(Replacement *r, TupleTableSlot *row)
+{
+	uint64		hash = weir_row_image_hash(row);
+	int64		first = search(r, hash);
+	int64		at = first;
+
+	/* rows may be the same by the thousand: do not visit the kept ones again */
+	if (first < r->n_stored)
+		at += r->stored[first].kept_run;
+	for (; at < r->n_stored && r->stored[at].hash == hash; at++)
+	{
+		StoredRow  *stored = &r->stored[at];
+		bool		same;
+
+		if (stored->kept)
+			continue;
+		if (!weir_fetch_row(r->writer, &stored->tid, r->old))
+			elog(ERROR, "a row of \"%s\" has vanished",
+				 RelationGetRelationName(r->v));
+		same = weir_row_image_equal(r->old, row);
+		ExecClearTuple(r->old);
+		if (!same)
+			continue;
+		stored->kept = true;
+		if (at == first + r->stored[first].kept_run)
+			r->stored[first].kept_run++;
+		return stored;
+	}
+	return NULL;
+}
+
+/* The row of an outcome, or NULL. */
+static TupleTableSlot *
+project(Replacement *r, int i)
+{
+	if ((i & 1023) == 0)
+		CHECK_FOR_INTERRUPTS();
+	if ((i & 127) == 127)
+		weir_flush_in_portions();
+	weir_progress++;
+	if (r->outcomes[i].words == NULL)
+		return NULL;
+	return weir_project(r->projector, r->table, &r->outcomes[i]);
+}
+
+/* Step 2. */
+static void
+keep_equal(Replacement *r)
+{
+	for (int i = 0; i < r->n; i++)
+	{
+		TupleTableSlot *row = project(r, i);
+		StoredRow  *stored = row != NULL ? find_stored(r, row) : NULL;
+
+		if (stored != NULL)
+		{
+			r->placements[i].tid = stored->tid;
+			if (r->changelog != NULL && stored->emitted &&
+				!r->outcomes[i].emits)
+				weir_changelog_add(r->changelog, -1, WEIR_REASON_REBUILD, row);
+		}
+		weir_projector_reset(r->projector);
+	}
+}
+
+/* Step 3, by the page. */
+static void
+delete_others(Replacement *r)
+{
+	int64		n = 0;
+
+	for (int64 i = 0; i < r->n_stored; i++)
+		if (!r->stored[i].kept)
+			r->stored[n++] = r->stored[i];
+	sort_by_place(r->stored, n);
+	for (int64 i = 0; i < n; i++)
+	{
+		StoredRow  *stored = &r->stored[i];
+
+		if ((i & 1023) == 0)
+			CHECK_FOR_INTERRUPTS();
+		if ((i & 127) == 127)
+			weir_flush_in_portions();
+		weir_progress++;
+		if (r->changelog != NULL && stored->emitted)
+		{
+			if (!weir_fetch_row(r->writer, &stored->tid, r->old))
+				elog(ERROR, "a row of \"%s\" has vanished",
+					 RelationGetRelationName(r->v));
+			weir_changelog_add(r->changelog, -1, WEIR_REASON_REBUILD, r->old);
+			ExecClearTuple(r->old);
+		}
+		if (!weir_delete_row(r->writer, &stored->tid))
+			elog(ERROR, "a row of \"%s\" has vanished",
+				 RelationGetRelationName(r->v));
+	}
+}
+
+/* Is the row of an outcome, if v has it already, in the changelog? */
+static bool
+was_emitted(const Replacement *r, const WeirOutcome *outcome)
+{
+	if (r->window_column > 0 && outcome->has_window)
+		return is_within(outcome->upper, r->emitted);
+	return is_within(DT_NOEND, r->emitted);
+}
+
+/*
+ * A window that closes in this very commit closes whether v is replaced or not;
+ * and what was never there is not there again.
+ */
+static WeirReason
+reason_of(const Replacement *r, const WeirOutcome *outcome)
+{
+	if (r->empty || r->emitted == DT_NOBEGIN ||
+		(outcome->reason == WEIR_REASON_FINAL && !was_emitted(r, outcome)))
+		return outcome->reason;
+	return WEIR_REASON_REBUILD;
+}
+
+/* Step 4. */
+static void
+insert_others(Replacement *r)
+{
+	for (int i = 0; i < r->n; i++)
+	{
+		const WeirOutcome *outcome = &r->outcomes[i];
+		bool		kept = ItemPointerIsValid(&r->placements[i].tid);
+		bool		says = r->changelog != NULL && outcome->emits;
+		TupleTableSlot *row;
+
+		if (kept && was_emitted(r, outcome))
+			says = false;
+		if (kept && !says)
+			continue;
+		row = project(r, i);
+		if (row != NULL)
+		{
+			if (!kept)
+				weir_insert_row(r->writer, row, &r->placements[i].tid);
+			if (says)
+				weir_changelog_add(r->changelog, +1,
+								   reason_of(r, outcome), row);
+		}
+		weir_projector_reset(r->projector);
+	}
+}
+
+void
+weir_replace_results(Relation v, WeirProjector *projector,
+					 const WeirGroupTable *table,
+					 const WeirOutcome *outcomes, int n,
+					 AttrNumber window_column,
+					 Timestamp settled, Timestamp emitted,
+					 WeirChangelog *changelog, WeirPlacement *placements)
+{
+	Replacement r = {
+		.v = v,
+		.projector = projector,
+		.table = table,
+		.outcomes = outcomes,
+		.n = n,
+		.window_column = window_column,
+		.settled = settled,
+		.emitted = emitted,
+		.changelog = changelog,
+		.placements = placements,
+		.empty = true,
+		.max_stored = 1024
+	};
+
+	if (window_column > 0)
+		r.window_type =
+			lookup_type_cache(TupleDescAttr(RelationGetDescr(v),
+											window_column - 1)->atttypid,
+							  TYPECACHE_RANGE_INFO);
+	r.writer = weir_row_writer_begin(v);
+	r.old = table_slot_create(v, NULL);
+	r.stored = palloc(sizeof(StoredRow) * r.max_stored);
+	for (int i = 0; i < n; i++)
+		ItemPointerSetInvalid(&placements[i].tid);
+
+	read_stored(&r);
+	if (r.n_stored > 0)
+	{
+		keep_equal(&r);
+		delete_others(&r);
+	}
+	insert_others(&r);
+
+	weir_row_writer_end(r.writer);
+	ExecDropSingleTupleTableSlot(r.old);
+	pfree(r.stored);
+}
