@@ -217,6 +217,14 @@ sub late_rows
 
 sub shift_clock { my ($self, $by) = @_; $self->sql("SELECT shift_clock('$by')"); return }
 
+# A restart does the same.
+sub right_clock
+{
+	my ($self) = @_;
+	$self->sql(q{SELECT shift_clock(-ahead) FROM (SELECT date_trunc('second', weir_data.now() - clock_timestamp() + interval '0.5 s') AS ahead) x WHERE ahead <> '0'});
+	return;
+}
+
 # ---------------------------------------------------------------- sessions
 
 # Gaps and islands: sessions(FROM item, keys, gap, "count(*) AS c, ...", HAVING).

@@ -214,10 +214,10 @@ sub make
 	}
 	else
 	{
-		my $watermark = one_of('5 seconds', '5 seconds', '0', 'ascending', 'p95', 'p99.9', '30 seconds');
+		my $watermark = one_of('5 seconds', '5 seconds', '0 seconds', 'ascending', 'p95', 'p99.9', '30 seconds');
 		push @with, "weir.late = '$late'", "weir.emit = '$emit'", "weir.watermark = '$watermark'";
 		push @with, "weir.allowed_lateness = '$allowed'" if $late eq 'retract';
-		push @with, sprintf "weir.publish_interval = '%d ms'", one_of(10, 100, 1000, 10000) if $kind =~ /hop|uneven|gaps|cumulate/;
+		push @with, sprintf "weir.publish_interval = '%d ms'", one_of(10, 100, 1000, 10000) if $kind =~ /hop|uneven|gaps|cumulate/ && $emit eq 'changes';
 		$query = "SELECT k, $window{$kind} AS win, $aggregates FROM %s $where GROUP BY k, win";
 	}
 	$query .= " HAVING $having" if defined $having;
@@ -227,7 +227,7 @@ sub make
 	return;
 }
 
-my @lossy = ([ 'retract', '20 seconds' ], [ 'side_output', '0' ], [ 'drop', '0' ]);
+my @lossy = ([ 'retract', '20 seconds' ], [ 'side_output', '0 seconds' ], [ 'drop', '0 seconds' ]);
 for my $kind (sort keys %window)
 {
 	for my $source (sort keys %source)
