@@ -159,6 +159,8 @@ measure(const WeirWindow *window, const Interval *interval, const char *noun,
 				 errdetail("Months, days and hours have no fixed ratio to one another, and \"%s\" mixes them.",
 						   DatumGetCString(DirectFunctionCall1(interval_out,
 															   IntervalPGetDatum(interval)))),
+				 window->kind == WEIR_SESSION ?
+				 errhint("Use days or weeks alone, or hours and less.") :
 				 errhint("Use months or years alone, days or weeks alone, or hours and less.")));
 
 	if (interval->month != 0)
