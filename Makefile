@@ -116,7 +116,8 @@ OBJS = \
 	src/window/try_windows.o \
 	src/window/watermark.o \
 	src/window/window.o \
-	src/window/window_functions.o
+	src/window/window_functions.o \
+	src/window/window_sizes.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = -lrdkafka
@@ -129,7 +130,7 @@ endif
 
 REGRESS = tumble event_options changelog_relation hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan push_stream retract row_image window_panes
+REGRESS += query_plan push_stream retract row_image window_panes compose
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 

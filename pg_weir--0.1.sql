@@ -138,9 +138,9 @@ CREATE TABLE weir_data.late_rows (
 	windows		text[] NOT NULL,	-- that the row has missed, as text
 	watermark	timestamptz,		-- of the view, when the row came
 	late_by		interval NOT NULL,	-- behind the end of the latest of them
-	diff		smallint NOT NULL,	-- -1: a row that was taken back
 	"row"		jsonb,				-- what the view reads of it
-	at			timestamptz NOT NULL
+	at			timestamptz NOT NULL,
+	diff		smallint NOT NULL DEFAULT 1	-- -1: a row that was taken back
 );
 CREATE INDEX late_rows_view ON weir_data.late_rows (view_id, at);
 
