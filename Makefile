@@ -116,7 +116,8 @@ OBJS = \
 	src/window/try_windows.o \
 	src/window/watermark.o \
 	src/window/window.o \
-	src/window/window_functions.o
+	src/window/window_functions.o \
+	src/window/window_sizes.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = -lrdkafka
