@@ -173,6 +173,7 @@ weir_composer_reset(WeirComposer *composer)
 	MemoryContextReset(composer->scratch);
 	MemoryContextReset(composer->composed);
 	composer->outcomes = NULL;
+	composer->sessions = NULL;
 	composer->n_clusters = 0;
 	composer->words = NULL;
 	composer->words_left = composer->words_chunk = 0;

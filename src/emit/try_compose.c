@@ -434,6 +434,7 @@ check_sessions(Trial *trial)
 		if (!held->live || held->lower != lower || held->upper != upper)
 			elog(ERROR, "a session is held otherwise than it is");
 	}
+	weir_composer_reset(trial->composer);
 }
 
 /*
