@@ -130,7 +130,7 @@ endif
 
 REGRESS = tumble event_options changelog_relation hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan push_stream retract row_image window_panes
+REGRESS += query_plan push_stream retract row_image window_panes compose
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 

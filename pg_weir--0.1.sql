@@ -136,11 +136,11 @@ CREATE INDEX dead_letters_view ON weir_data.dead_letters (view_id, at);
 CREATE TABLE weir_data.late_rows (
 	view_id		text COLLATE "C" NOT NULL,
 	windows		text[] NOT NULL,	-- that the row has missed, as text
-	watermark	timestamptz NOT NULL,
-	late_by		interval NOT NULL,
-	diff		smallint NOT NULL,	-- -1: a row that was taken back
+	watermark	timestamptz,		-- of the view, when the row came
+	late_by		interval NOT NULL,	-- behind the end of the latest of them
 	"row"		jsonb,				-- what the view reads of it
-	at			timestamptz NOT NULL
+	at			timestamptz NOT NULL,
+	diff		smallint NOT NULL DEFAULT 1	-- -1: a row that was taken back
 );
 CREATE INDEX late_rows_view ON weir_data.late_rows (view_id, at);
 

@@ -200,18 +200,19 @@ END $$;
 SELECT advance();
 
 -- Late rows are kept for the owner of the view; others see that there are some.
-INSERT INTO weir_data.late_rows SELECT id, '{one,two}', '2024-01-01 00:05:00+00', '3 min', '{"url": "/secret"}', '2024-01-01'
+INSERT INTO weir_data.late_rows (view_id, windows, watermark, late_by, diff, "row", at)
+	SELECT id, '{one,two}', '2024-01-01 00:05:00+00', '3 min', 1, '{"url": "/secret"}', '2024-01-01'
 	FROM weir_data.views WHERE relid = 'per_minute'::regclass;
 GRANT SELECT ON per_minute TO changes_reader;
 SET ROLE changes_reader;
-SELECT view, windows, late_by, "row" FROM weir.late_rows;
+SELECT view, windows, late_by, diff, "row" FROM weir.late_rows;
 SELECT weir.delete_late_rows('changes_a.per_minute');
 SET ROLE changes_owner;
-SELECT view, windows, late_by, "row" FROM weir.late_rows;
+SELECT view, windows, late_by, diff, "row" FROM weir.late_rows;
 SELECT weir.delete_late_rows('changes_a.per_minute', '2020-01-01');
 SELECT weir.delete_late_rows('changes_a.per_minute');
 RESET ROLE;
-INSERT INTO weir_data.late_rows SELECT id, '{one}', NULL, '3 min', NULL, now()
+INSERT INTO weir_data.late_rows (view_id, windows, late_by, diff, at) SELECT id, '{one}', '3 min', 1, now()
 	FROM weir_data.views WHERE relid = 'per_minute'::regclass;
 
 -- A rebuild begins event time anew, and remembers what the changelog has.
@@ -240,7 +241,7 @@ DROP OWNED BY changes_owner;
 SELECT * FROM places('per_m%');
 ROLLBACK;
 SELECT * FROM places('per_m%');
-INSERT INTO weir_data.late_rows SELECT id, '{one}', NULL, '3 min', NULL, now() FROM weir_data.views;
+INSERT INTO weir_data.late_rows (view_id, windows, late_by, diff, at) SELECT id, '{one}', '3 min', 1, now() FROM weir_data.views;
 DROP TABLE per_minute;
 SELECT count(*) FROM weir_data.late_rows;
 SELECT count(*) FROM weir_data.status;
