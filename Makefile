@@ -112,7 +112,10 @@ OBJS = \
 	src/state/try_states.o \
 	src/state/value_store.o \
 	src/window/calendar.o \
+	src/window/deadlines.o \
+	src/window/try_event_time.o \
 	src/window/try_windows.o \
+	src/window/watermark.o \
 	src/window/window.o \
 	src/window/window_functions.o
 
@@ -127,7 +130,7 @@ endif
 
 REGRESS = tumble hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan push_stream retract row_image
+REGRESS += query_plan push_stream retract row_image watermark
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 

@@ -9,6 +9,8 @@
  * commit that fails leaves everything as it was.
  *
  * Many items share a deadline (all groups of a window), or few do (sessions).
+ * There is no way to take out an item that is not due yet: an item whose deadline
+ * has moved on is looked at when the old one comes, and added again.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,6 +21,7 @@
 
 typedef struct WeirDeadlines WeirDeadlines;
 
+/* In mcxt, with a context below it; goes when that is deleted. */
 extern WeirDeadlines *weir_deadlines_create(MemoryContext mcxt);
 
 extern void weir_deadlines_add(WeirDeadlines *deadlines, Timestamp at,
@@ -29,13 +32,15 @@ extern Timestamp weir_deadlines_first(const WeirDeadlines *deadlines);
 
 /*
  * All items with a deadline <= watermark, by deadline, in an array of
- * CurrentMemoryContext; they stay.  Nothing may be added before
- * weir_deadlines_drop().
+ * CurrentMemoryContext; they stay.  Until weir_deadlines_drop() nothing may be
+ * added that is due as well: that would be dropped unseen.
+ *
+ * Costs what is due, and sometimes, for what comes near, a pass over it.
  */
 extern void **weir_deadlines_due(WeirDeadlines *deadlines,
 								 Timestamp watermark, int64 *n);
 
-/* Takes those out. */
+/* Takes those out.  The watermark is that of weir_deadlines_due(). */
 extern void weir_deadlines_drop(WeirDeadlines *deadlines, Timestamp watermark);
 
 extern int64 weir_deadlines_count(const WeirDeadlines *deadlines);
