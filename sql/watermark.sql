@@ -214,6 +214,12 @@ FROM (SELECT array_agg((1000 * exp(x - floor(x)) ^ 11)::bigint) AS late
 		FROM generate_series(1, 150000) i, LATERAL (SELECT i * (sqrt(5) - 1) / 2 AS x) golden) s,
 	unnest('{50, 90, 99}'::float8[]) p, weir_test_lateness('p' || p, comes_late(late), NULL, NULL) l,
 	LATERAL (SELECT percentile_disc(p / 100) WITHIN GROUP (ORDER BY v) AS exact FROM unnest(late) v) e;
+-- also of rare rows, of which there is one or none in a bucket
+SELECT delay BETWEEN exact * 0.8 AND exact * 1.25 AS near
+FROM (SELECT array_agg(CASE WHEN i % 200 = 0 THEN (1000 * exp(x - floor(x)) ^ 11)::bigint ELSE 0 END) AS late
+		FROM generate_series(1, 150000) i, LATERAL (SELECT i / 200 * (sqrt(5) - 1) / 2 AS x) golden) s,
+	weir_test_lateness('p99.9', comes_late(late), NULL, NULL) l,
+	LATERAL (SELECT percentile_disc(0.999) WITHIN GROUP (ORDER BY v) AS exact FROM unnest(late) v) e;
 
 --
 -- Damaged sketches
