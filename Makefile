@@ -16,8 +16,8 @@ OBJS = \
 	src/catalog/accept_query.o \
 	src/catalog/adopt_views.o \
 	src/catalog/alter_view.o \
-	src/catalog/control_view.o \
 	src/catalog/changelog_table.o \
+	src/catalog/control_view.o \
 	src/catalog/create_view.o \
 	src/catalog/database_label.o \
 	src/catalog/ddl_hook.o \
@@ -43,9 +43,9 @@ OBJS = \
 	src/decode/json_text.o \
 	src/decode/try_decode.o \
 	src/emit/books.o \
+	src/emit/changelog.o \
 	src/emit/compose.o \
 	src/emit/compose_session.o \
-	src/emit/changelog.o \
 	src/emit/project.o \
 	src/emit/replace.o \
 	src/emit/results.o \
@@ -117,7 +117,8 @@ OBJS = \
 	src/window/try_windows.o \
 	src/window/watermark.o \
 	src/window/window.o \
-	src/window/window_functions.o
+	src/window/window_functions.o \
+	src/window/window_sizes.o
 
 PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = -lrdkafka
@@ -128,9 +129,9 @@ ifdef WEIR_TEST
 PG_CPPFLAGS += -DWEIR_TEST
 endif
 
-REGRESS = tumble hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
+REGRESS = tumble event_options changelog_relation hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan push_stream retract row_image watermark
+REGRESS += query_plan push_stream retract row_image window_panes compose watermark
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 

@@ -100,7 +100,7 @@ CREATE TABLE weir_data.positions (
 	dead_letters	bigint NOT NULL DEFAULT 0,
 	greatest	timestamptz,		-- event time of a row that moved the watermark
 	watermark	timestamptz,		-- of this partition
-	idle		boolean,			-- left out of the view's; NULL without one
+	idle		boolean NOT NULL DEFAULT false,	-- left out of the view's
 	lateness	bytea,				-- how late rows came, for p99 and the like
 	PRIMARY KEY (view_id, partition)
 ) WITH (fillfactor = 20);
@@ -136,12 +136,11 @@ CREATE INDEX dead_letters_view ON weir_data.dead_letters (view_id, at);
 CREATE TABLE weir_data.late_rows (
 	view_id		text COLLATE "C" NOT NULL,
 	windows		text[] NOT NULL,	-- that the row has missed, as text
-	watermark	timestamptz NOT NULL,
-	late_by		interval NOT NULL,
-	diff		smallint NOT NULL,	-- -1: a row that was taken back
+	watermark	timestamptz,		-- of the view, when the row came
+	late_by		interval NOT NULL,	-- behind the end of the latest of them
 	"row"		jsonb,				-- what the view reads of it
-	diff		smallint NOT NULL,	-- -1: it was to be taken back
-	at			timestamptz NOT NULL
+	at			timestamptz NOT NULL,
+	diff		smallint NOT NULL DEFAULT 1	-- -1: a row that was taken back
 );
 CREATE INDEX late_rows_view ON weir_data.late_rows (view_id, at);
 
@@ -501,7 +500,7 @@ SELECT d.view, d.id, d.source, d.kind, p.partition,
 	END::pg_catalog.float8 AS lag_seconds,
 	NOT d.paused AND s.sqlstate IS NULL AS moves,
 	p.watermark,
-	p.idle
+	CASE WHEN p.watermark IS NOT NULL OR p.idle THEN p.idle END AS idle
 FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id
@@ -516,7 +515,7 @@ SELECT d.view, d.id, d.source, d.kind, NULL,
 	END::pg_catalog.float8,
 	q.moves,
 	p.watermark,
-	p.idle
+	CASE WHEN p.watermark IS NOT NULL OR p.idle THEN p.idle END AS idle
 FROM weir_data.definitions() d
 	JOIN weir_data.positions p ON p.view_id OPERATOR(pg_catalog.=) d.id
 	JOIN weir_data.status s ON s.view_id OPERATOR(pg_catalog.=) d.id

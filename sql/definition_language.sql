@@ -138,7 +138,42 @@ CALL try($$ SELECT weir.tumble(ts, '0') w, count(*) FROM clicks GROUP BY w $$);
 CALL try($$ SELECT weir.tumble(ts, NULL) w, count(*) FROM clicks GROUP BY w $$);
 CALL try($$ SELECT weir.tumble(ts, '1 day', tz => NULL) w, count(*) FROM clicks GROUP BY w $$);
 CALL try($$ SELECT weir.tumble(ts, '1 day', tz => 'Mars/Olympus') w, count(*) FROM clicks GROUP BY w $$);
-CALL try($$ SELECT weir.hop(ts, '1 min', '5 min') w, count(*) FROM clicks GROUP BY w $$);
+-- Of the windows that share a row, or that rows make, the view shows each; what
+-- they are is known of groups only.  tumble, of which a row has one, may be named
+-- anywhere.
+CALL try($$ SELECT lower(w), count(*) FROM clicks, weir.hop(ts, '1 min', '5 min') w GROUP BY w $$);
+CALL try($$ SELECT count(*) FROM clicks GROUP BY weir.hop(ts, '1 min', '5 min') $$);
+CALL try($$ SELECT upper(weir.cumulate(ts, '1 min', '5 min')), count(*) FROM clicks GROUP BY weir.cumulate(ts, '1 min', '5 min') $$);
+CALL try($$ SELECT lower(weir.session(ts, '5 min')), count(*) FROM clicks GROUP BY weir.session(ts, '5 min') $$);
+CALL try($$ SELECT w, count(*) FROM clicks, weir.hop(ts, '1 min', '5 min') w WHERE lower(w) > '2024-01-01' GROUP BY w $$);
+CALL try($$ SELECT w, count(*) FROM clicks JOIN LATERAL weir.cumulate(ts, '1 min', '5 min') w ON lower(w) > '2024-01-01' GROUP BY w $$);
+CALL try($$ SELECT weir.session(ts, '5 min') w, count(*) FROM clicks WHERE weir.session(ts, '5 min') IS NOT NULL GROUP BY w $$);
+CALL try($$ SELECT w, max(lower(w)) FROM clicks, weir.hop(ts, '1 min', '5 min') w GROUP BY w $$);
+CALL try($$ SELECT w, count(*) FILTER (WHERE ts < lower(w) + interval '10 s') FROM clicks, weir.cumulate(ts, '1 min', '5 min') w GROUP BY w $$);
+CALL try($$ SELECT w, count(*) FROM clicks, weir.session(ts, '5 min') w GROUP BY w HAVING count(w) > 1 $$);
+CALL try($$ SELECT w, lower(w), count(*) FROM clicks, weir.hop(ts, '1 min', '5 min') w GROUP BY w, lower(w) $$);
+CALL try($$ SELECT w, upper(w), count(*) FROM clicks, weir.session(ts, '5 min') w GROUP BY w, upper(w) $$);
+CALL try($$ SELECT lower(weir.hop(ts, '1 min', '5 min')), count(*) FROM clicks GROUP BY 1 $$);
+CALL try($$ SELECT max(lower(weir.session(ts, '1 min'))) FROM clicks $$);
+CALL try($$ SELECT w, count(*) FROM clicks LEFT JOIN LATERAL weir.hop(ts, '1 min', '5 min') w ON true GROUP BY w $$);
+CALL try($$ SELECT w, n, count(*) FROM clicks, weir.hop(ts, '1 min', '5 min') WITH ORDINALITY AS x(w, n) GROUP BY w, n $$);
+-- One of them: two sets would run in lockstep, or multiply.
+CALL try($$ SELECT weir.hop(ts, '1 min', '5 min') a, weir.tumble(ts, '1 min') b, count(*) FROM clicks GROUP BY a, b $$);
+CALL try($$ SELECT weir.hop(ts, '1 min', '5 min') a, weir.hop(ts, '1 min', '7 min') b, count(*) FROM clicks GROUP BY a, b $$);
+CALL try($$ SELECT weir.hop(ts, '1 min', '5 min') a, b, count(*) FROM clicks, weir.hop(ts, '1 min', '5 min') b GROUP BY a, b $$);
+CALL try($$ SELECT weir.session(ts, '1 min') a, count(*) FROM clicks, weir.tumble(ts, '1 min') b GROUP BY a, b $$);
+CALL try($$ SELECT weir.hop(ts, '1 min', '5 min') w, unnest(tags) t, count(*) FROM clicks GROUP BY w, t $$);
+-- Lengths and gaps are literals, and right.
+CALL try($$ SELECT weir.hop(ts, amount * interval '1 min', '5 min') w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.session(ts, amount * interval '1 min') w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.hop(ts, '1 hour', '1 day', tz => 'Europe/Paris') w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.hop(ts, '0', '1 min') w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.hop(ts, '1 min', NULL) w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.cumulate(ts, '2 min', '5 min') w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.session(ts, '1 month') w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.session(ts, '-1 min') w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.session(ts, NULL) w, count(*) FROM clicks GROUP BY w $$);
+CALL try($$ SELECT weir.session(NULL::timestamptz, NULL) w, count(*) FROM clicks GROUP BY w $$);
 
 -- A user's own function of the same name is a function like any other.
 CREATE FUNCTION tumble(timestamptz, interval) RETURNS tstzrange VOLATILE LANGUAGE sql AS 'SELECT NULL::tstzrange';

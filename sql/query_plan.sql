@@ -44,6 +44,29 @@ SELECT weir_test_plan($$
 SELECT weir_test_plan($$
 	SELECT w, count(*) FROM (clicks JOIN weir.tumble(ts, '1 hour') AS w ON ok) AS j WHERE amount > 1 GROUP BY w $$);
 
+-- So do the windows of which a row has several, and those that rows make; they can
+-- be named again after grouping.  Nothing calls weir.session, not even for constants.
+SELECT weir_test_plan($$
+	SELECT url, weir.hop(ts, '1 min', '5 min') AS win, count(*) FROM clicks GROUP BY url, win $$);
+SELECT weir_test_plan($$
+	SELECT url, win, count(*) FROM clicks, weir.hop(ts, '1 min', '5 min') AS win GROUP BY url, win $$) =
+	weir_test_plan($$
+	SELECT url, weir.hop(ts, '1 min', '5 min') AS win, count(*) FROM clicks GROUP BY url, win $$) AS same;
+SELECT weir_test_plan($$
+	SELECT w, count(*) FROM clicks c CROSS JOIN LATERAL weir.hop(c.ts, '1 month', tz => 'Europe/Paris', size => '1 year') w GROUP BY w $$);
+SELECT weir_test_plan($$
+	SELECT lower(w) + interval '1 min' AS since, w, count(*) AS n FROM clicks JOIN weir.cumulate(local_ts, '1 hour', '1 day') w ON ok
+	WHERE amount > 1 GROUP BY w HAVING upper(w) > '2024-01-01' AND count(*) > 1 $$);
+SELECT weir_test_plan($$
+	SELECT lower(weir.hop(ts, '1 min', '5 min')) AS since, weir.hop(ts, '1 min', '5 min') AS w, weir.hop(ts, '1 min', '5 min') AS again, count(*)
+	FROM clicks GROUP BY weir.hop(ts, '1 min', '5 min') $$);
+SELECT weir_test_plan($$
+	SELECT url, weir.session(ts, '30 min') AS win, upper(weir.session(ts, '30 min')) - lower(weir.session(ts, '30 min')) AS long, count(*)
+	FROM clicks GROUP BY url, weir.session(ts, '30 min') HAVING lower(weir.session(ts, '30 min')) > '2024-01-01' $$);
+SELECT weir_test_plan($$
+	SELECT s, count(*) FROM clicks, weir.session(gap => '30 min', ts => local_ts) AS s GROUP BY s $$);
+SELECT weir_test_plan($$
+	SELECT weir.session('2024-01-01'::timestamptz, '30 min') AS s, count(*) FROM clicks GROUP BY s $$);
 -- Without GROUP BY: one row.  GROUP BY () is the same.
 SELECT weir_test_plan('SELECT count(*), avg(amount) FROM clicks');
 SELECT weir_test_plan('SELECT count(*) FROM clicks GROUP BY ()');
@@ -107,8 +130,15 @@ CREATE VIEW stored AS
 	WHERE amount > 1 GROUP BY w, lower(j.url) HAVING count(*) > 1;
 SELECT weir_test_plan('stored'::regclass);
 SELECT weir_test_plan(pg_get_viewdef('stored')) = weir_test_plan('stored'::regclass) AS same;
+CREATE VIEW stored_hop AS
+	SELECT w, lower(w) AS since, url, count(*) AS n FROM clicks c, LATERAL weir.hop(c.ts, '1 min', '5 min') AS w GROUP BY w, url;
+SELECT weir_test_plan('stored_hop'::regclass);
+CREATE VIEW stored_session AS
+	SELECT weir.session(ts, '5 min') AS w, url, count(*) AS n FROM clicks GROUP BY w, url;
+SELECT weir_test_plan('stored_session'::regclass);
+SELECT weir_test_plan(pg_get_viewdef('stored_session')) = weir_test_plan('stored_session'::regclass) AS same;
 
-DROP VIEW stored;
+DROP VIEW stored, stored_hop, stored_session;
 DROP FUNCTION weir_test_plan(text);
 DROP FUNCTION weir_test_plan(regclass);
 DROP FOREIGN TABLE clicks;

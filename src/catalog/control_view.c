@@ -257,7 +257,7 @@ reset_partition(const char *id, const PartitionBooks *books,
 			 " source_end = $4, last_offset = NULL, last_print = NULL,"
 			 " last_time = NULL, rows_in = 0, rows_filtered = 0,"
 			 " tombstones = 0, dead_letters = 0,"
-			 " greatest = NULL, watermark = NULL, idle = NULL, lateness = NULL"
+			 " greatest = NULL, watermark = NULL, idle = false, lateness = NULL"
 			 " WHERE view_id OPERATOR(pg_catalog.=) $1"
 			 " AND partition OPERATOR(pg_catalog.=) $2",
 			 5, types, values);
@@ -372,7 +372,7 @@ weir_rebuild(PG_FUNCTION_ARGS)
 				 " target = $2, source_end = $2, last_offset = NULL,"
 				 " last_print = NULL, last_time = NULL, rows_in = 0,"
 				 " rows_filtered = 0, dead_letters = 0,"
-				 " greatest = NULL, watermark = NULL, idle = NULL,"
+				 " greatest = NULL, watermark = NULL, idle = false,"
 				 " lateness = NULL"
 				 " WHERE view_id OPERATOR(pg_catalog.=) $1",
 				 2, begin_types, begin_values);

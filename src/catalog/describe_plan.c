@@ -99,6 +99,8 @@ describe(const Query *query)
 							 weir_window_name(plan->window_kind));
 		if (key->result_column != 0)
 			appendStringInfo(&out, ", column %d", key->result_column);
+		if (key->is_window && key->result_column != plan->window_column)
+			appendStringInfoString(&out, ", NOT the column of the window");
 	}
 	for (i = 0; i < plan->n_calls; i++)
 	{
@@ -119,8 +121,6 @@ describe(const Query *query)
 						 target->resname,
 						 show(plan, (Node *) target->expr, true));
 	}
-	if (plan->window_column != 0)
-		appendStringInfo(&out, "\nwindow in column %d", plan->window_column);
 	if (plan->having != NULL)
 		appendStringInfo(&out, "\nhaving %s",
 						 show(plan, (Node *) plan->having, true));

@@ -295,36 +295,37 @@ is_given(List *stored, const char *name, const char *unless)
 	return value != NULL && (unless == NULL || strcmp(value, unless) != 0);
 }
 
-/* A watermark was asked for, and there is nothing that it could close. */
-static void
-refuse_watermark(WeirWindowKind window_kind)
+/* Why do the windows of a view not close? */
+static const char *
+why_open(WeirWindowKind window_kind, bool windowed)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("weir.watermark needs a window"),
-			 window_kind == WEIR_NO_WINDOW ?
-			 errdetail("The view has no window that could close.") :
-			 errdetail("The window is no column of the view, so nobody could tell which of its rows are closed."),
-			 window_kind == WEIR_NO_WINDOW ?
-			 errhint("Group by weir.tumble(), weir.hop(), weir.cumulate() or weir.session(), or leave the option out.") :
-			 errhint("Add the window itself to the select list, or leave the option out.")));
+	if (windowed)
+		return "The windows of the view never close.";
+	if (window_kind != WEIR_NO_WINDOW)
+		return "The window is no column of the view, so nobody could tell which of its rows are closed.";
+	return "The view has no window that could close.";
 }
 
 static void
-refuse_without_watermark(const char *option, bool windowed)
+refuse_without_watermark(const char *option, WeirWindowKind window_kind,
+						 bool windowed)
 {
+	const char *hint = "Leave the option out, or group by a window of time.";
+
+	if (windowed)
+		hint = "Say when windows close, as in weir.watermark = '5 seconds', or leave the option out.";
+	else if (window_kind != WEIR_NO_WINDOW)
+		hint = "Leave the option out, or add the window itself to the select list.";
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("weir.%s needs a watermark", option),
-			 errdetail("The windows of the view never close."),
-			 windowed ?
-			 errhint("Say when they close, as in weir.watermark = '5 seconds', or leave the option out.") :
-			 errhint("Add a window as a column, and weir.watermark, or leave the option out.")));
+			 errdetail("%s", why_open(window_kind, windowed)),
+			 errhint("%s", hint)));
 }
 
 static void
 check_without_watermark(List *stored, const WeirViewOptions *options,
-						bool windowed)
+						WeirWindowKind window_kind, bool windowed)
 {
 	static const char *const names[] = {
 		"max_future_skew", "late", "allowed_lateness"
@@ -332,13 +333,13 @@ check_without_watermark(List *stored, const WeirViewOptions *options,
 
 	for (int i = 0; i < lengthof(names); i++)
 		if (is_given(stored, names[i], NULL))
-			refuse_without_watermark(names[i], windowed);
+			refuse_without_watermark(names[i], window_kind, windowed);
 	if (is_given(stored, "idle_timeout", "off"))
-		refuse_without_watermark("idle_timeout", windowed);
+		refuse_without_watermark("idle_timeout", window_kind, windowed);
 	if (options->emit == WEIR_EMIT_FINAL)
-		refuse_without_watermark("emit = 'final'", windowed);
+		refuse_without_watermark("emit = 'final'", window_kind, windowed);
 	if (options->changelog == WEIR_CHANGELOG_FINAL)
-		refuse_without_watermark("changelog = 'final'", windowed);
+		refuse_without_watermark("changelog = 'final'", window_kind, windowed);
 }
 
 void
@@ -346,9 +347,13 @@ weir_event_options_check(List *stored, const WeirViewOptions *options,
 						 WeirWindowKind window_kind, bool windowed)
 {
 	if (!windowed && options->watermark.kind != WEIR_WATERMARK_NONE)
-		refuse_watermark(window_kind);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("weir.watermark needs a window"),
+				 errdetail("%s", why_open(window_kind, windowed)),
+				 errhint("Leave the option out, or group by a window of time that is in the select list as it is.")));
 	if (options->watermark.kind == WEIR_WATERMARK_NONE)
-		check_without_watermark(stored, options, windowed);
+		check_without_watermark(stored, options, window_kind, windowed);
 
 	/* what others call allowed lateness with a side output is 'retract' here */
 	if (is_given(stored, "allowed_lateness", NULL) &&

@@ -300,7 +300,7 @@ refuse_stray_windows(List *raw_keys, List *raw_targets, Node *raw_where,
 	(void) refuse_stray_window_walker((Node *) raw_targets, &stray);
 	(void) refuse_stray_window_walker(raw_having, &stray);
 
-	stray.where = "WHERE";
+	stray.where = "WHERE or ON";
 	stray.hint = "Compare the timestamp in WHERE, and the window in HAVING.";
 	(void) refuse_stray_window_walker(raw_where, &stray);
 
@@ -505,7 +505,7 @@ check_window_arguments(const WeirKey *key)
 	for_each_from(lc, call->args, 1)
 	{
 		if (!IsA(lfirst(lc), Const))
-			weir_refuse("the size, origin and time zone of a window must be constants in a continuous view",
+			weir_refuse("the arguments of a window, but for the timestamp, must be constants in a continuous view",
 						"Write them as literals.");
 	}
 	weir_window_prepare(&window, call);

@@ -25,6 +25,7 @@
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
 #include "common/string.h"
+#include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -382,6 +383,20 @@ weir_start_offsets(List *options, const WeirPartitionRange *ranges, int n,
  *--------------------------------------------------------------------------
  */
 
+/* All names, for a hint. */
+static char *
+all_names(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < lengthof(kinds); i++)
+		appendStringInfo(&names, "%sweir.%s",
+						 i == 0 ? "" : i == lengthof(kinds) - 1 ? " and " : ", ",
+						 kinds[i].name);
+	return names.data;
+}
+
 /* Raises 22023 with the nearest name that there is. */
 static const OptionKind *
 find_kind(const char *name)
@@ -409,7 +424,7 @@ find_kind(const char *name)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized option \"weir.%s\"", name),
 			 nearest ? errhint("Perhaps you meant \"weir.%s\".", nearest) :
-			 errhint("See the options of views in the reference.")));
+			 errhint("There are %s.", all_names())));
 }
 
 static const char *

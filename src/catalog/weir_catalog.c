@@ -279,6 +279,7 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	view->version = HeapTupleHeaderGetRawXmin(tuple->t_data);
 	view->settings = strings_of_array(values[VIEWS_SETTINGS - 1]);
 	view->windowed = DatumGetBool(values[VIEWS_WINDOWED - 1]);
+	snprintf(view->channel, sizeof(view->channel), "weir_%s", view->id);
 	view->options = weir_options_read(values[VIEWS_OPTIONS - 1],
 									  view->source_kind, view->windowed);
 	view->changelog = nulls[VIEWS_CHANGELOG - 1] ? InvalidOid :

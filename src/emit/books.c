@@ -36,7 +36,7 @@ static Statement update_position = {
 	.sql = "UPDATE weir_data.positions SET position = $3, start = $4, target = $5,"
 	" source_end = $6, last_offset = $7, last_print = $8, last_time = $9,"
 	" rows_in = $10, rows_filtered = $11, tombstones = $12, dead_letters = $13,"
-	" greatest = $14, watermark = $15, idle = $16, lateness = $17"
+	" greatest = $14, watermark = $15, idle = $16, lateness = COALESCE($17, lateness)"
 	" WHERE view_id OPERATOR(pg_catalog.=) $1 AND partition OPERATOR(pg_catalog.=) $2",
 	.n_args = 17,
 	.types = {TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
@@ -124,13 +124,14 @@ set_time(Datum *value, char *null, TimestampTz time)
 	*null = time == DT_NOBEGIN ? 'n' : ' ';
 }
 
+/* NULL leaves the one that is stored, which does for a while. */
 static void
-set_lateness(Datum *value, char *null, const WeirLateness *lateness)
+set_lateness(Datum *value, char *null, WeirLateness *lateness)
 {
 	StringInfoData bytes;
 
 	*null = 'n';
-	if (lateness == NULL)
+	if (lateness == NULL || !weir_lateness_is_due(lateness))
 		return;
 	initStringInfo(&bytes);
 	appendStringInfoSpaces(&bytes, VARHDRSZ);

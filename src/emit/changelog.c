@@ -28,6 +28,7 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
+#include "catalog/weir_catalog.h"
 #include "commands/async.h"
 #include "emit/row_writer.h"
 #include "miscadmin.h"
@@ -37,26 +38,19 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-enum
-{
-	COLUMN_SEQ,
-	COLUMN_DIFF,
-	COLUMN_REASON,
-	COLUMN_WATERMARK,
-	COLUMN_AT,
-	N_COLUMNS					/* before those of v */
-};
+/* Columns are numbered from 1, places in arrays from 0. */
+#define PLACE(column) ((column) - 1)
 
 static const struct
 {
 	const char *name;
 	Oid			type;
-}			columns_of_ours[N_COLUMNS] = {
-	[COLUMN_SEQ] = {"weir_seq", INT8OID},
-	[COLUMN_DIFF] = {"weir_diff", INT2OID},
-	[COLUMN_REASON] = {"weir_reason", TEXTOID},
-	[COLUMN_WATERMARK] = {"weir_watermark", TIMESTAMPTZOID},
-	[COLUMN_AT] = {"weir_at", TIMESTAMPTZOID}
+}			columns_of_ours[WEIR_CHANGES_OWN] = {
+	[PLACE(WEIR_CHANGES_SEQ)] = {"weir_seq", INT8OID},
+	[PLACE(WEIR_CHANGES_DIFF)] = {"weir_diff", INT2OID},
+	[PLACE(WEIR_CHANGES_REASON)] = {"weir_reason", TEXTOID},
+	[PLACE(WEIR_CHANGES_WATERMARK)] = {"weir_watermark", TIMESTAMPTZOID},
+	[PLACE(WEIR_CHANGES_AT)] = {"weir_at", TIMESTAMPTZOID}
 };
 
 static const char *const reasons[] = {
@@ -106,9 +100,9 @@ static void
 check_shape(Relation rel, TupleDesc columns)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
-	bool		same = desc->natts == N_COLUMNS + columns->natts;
+	bool		same = desc->natts == WEIR_CHANGES_OWN + columns->natts;
 
-	for (int i = 0; same && i < N_COLUMNS; i++)
+	for (int i = 0; same && i < WEIR_CHANGES_OWN; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 
@@ -119,7 +113,7 @@ check_shape(Relation rel, TupleDesc columns)
 	{
 		Form_pg_attribute att = TupleDescAttr(columns, i);
 
-		same = same_column(TupleDescAttr(desc, N_COLUMNS + i),
+		same = same_column(TupleDescAttr(desc, WEIR_CHANGES_OWN + i),
 						   att->atttypid, att->atttypmod);
 	}
 	if (!same)
@@ -157,10 +151,10 @@ weir_changelog_begin(Oid relid, TupleDesc columns, int64 seq,
 	/* what all rows of a commit have in common is filled in once */
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(changelog->rel),
 									&TTSOpsVirtual);
-	memset(slot->tts_isnull, false, sizeof(bool) * N_COLUMNS);
-	slot->tts_values[COLUMN_WATERMARK] = TimestampTzGetDatum(watermark);
-	slot->tts_isnull[COLUMN_WATERMARK] = watermark == DT_NOBEGIN;
-	slot->tts_values[COLUMN_AT] = TimestampTzGetDatum(at);
+	memset(slot->tts_isnull, false, sizeof(bool) * WEIR_CHANGES_OWN);
+	slot->tts_values[PLACE(WEIR_CHANGES_WATERMARK)] = TimestampTzGetDatum(watermark);
+	slot->tts_isnull[PLACE(WEIR_CHANGES_WATERMARK)] = watermark == DT_NOBEGIN;
+	slot->tts_values[PLACE(WEIR_CHANGES_AT)] = TimestampTzGetDatum(at);
 	changelog->slot = slot;
 	return changelog;
 }
@@ -179,12 +173,12 @@ weir_changelog_add(WeirChangelog *changelog, int diff, WeirReason reason,
 
 	slot_getallattrs(row);
 	ExecClearTuple(slot);
-	slot->tts_values[COLUMN_SEQ] = Int64GetDatum(changelog->seq++);
-	slot->tts_values[COLUMN_DIFF] = Int16GetDatum(diff);
-	slot->tts_values[COLUMN_REASON] = changelog->reasons[reason];
-	memcpy(slot->tts_values + N_COLUMNS, row->tts_values,
+	slot->tts_values[PLACE(WEIR_CHANGES_SEQ)] = Int64GetDatum(changelog->seq++);
+	slot->tts_values[PLACE(WEIR_CHANGES_DIFF)] = Int16GetDatum(diff);
+	slot->tts_values[PLACE(WEIR_CHANGES_REASON)] = changelog->reasons[reason];
+	memcpy(slot->tts_values + WEIR_CHANGES_OWN, row->tts_values,
 		   sizeof(Datum) * changelog->natts);
-	memcpy(slot->tts_isnull + N_COLUMNS, row->tts_isnull,
+	memcpy(slot->tts_isnull + WEIR_CHANGES_OWN, row->tts_isnull,
 		   sizeof(bool) * changelog->natts);
 	ExecStoreVirtualTuple(slot);
 	/* copies what belongs to v's buffers and to the projection */
@@ -215,13 +209,13 @@ open_order(Relation rel)
 	if (OidIsValid(rel->rd_pkindex))
 		index = index_open(rel->rd_pkindex, RowExclusiveLock);
 	if (index == NULL ||
-		index->rd_index->indkey.values[0] != COLUMN_SEQ + 1)
+		index->rd_index->indkey.values[0] != WEIR_CHANGES_SEQ)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the changelog \"%s\" has lost its primary key",
 						RelationGetRelationName(rel)),
 				 errdetail("Without it, old rows cannot be found and deleted."),
-				 errhint("Make (weir_seq) its primary key, and then run weir.resume on the view.")));
+				 errhint("Make (weir_seq) its primary key.")));
 	return index;
 }
 
@@ -245,7 +239,7 @@ weir_changelog_expire(Oid relid, TimestampTz before, int most)
 	{
 		TM_FailureData failure;
 		bool		isnull;
-		Datum		at = heap_getattr(tuple, COLUMN_AT + 1,
+		Datum		at = heap_getattr(tuple, WEIR_CHANGES_AT,
 									  RelationGetDescr(rel), &isnull);
 
 		CHECK_FOR_INTERRUPTS();

@@ -177,7 +177,8 @@ weir_composer_reset(WeirComposer *composer)
 	composer->words = NULL;
 	composer->words_left = composer->words_chunk = 0;
 	composer->windows = composer->numbers = composer->groups = none;
-	composer->pane_words = composer->front_words = composer->front_made = none;
+	composer->pane_words = composer->pane_had = none;
+	composer->front_words = composer->front_had = composer->front_made = none;
 	composer->cells = none;
 }
 
@@ -538,11 +539,15 @@ static void
 compose_null_window(WeirComposer *composer, WeirGroup *group)
 {
 	bool		exists = weir_group_exists(composer->table, group);
+	WeirOutcome *outcome;
 
-	if (exists || ItemPointerIsValid(&group->result_tid))
-		weir_compose_outcome(composer, group,
-							 exists ? WEIR_GROUP_WORDS(group) : NULL,
-							 DT_NOBEGIN, DT_NOEND)->has_window = false;
+	if (!exists && !ItemPointerIsValid(&group->result_tid))
+		return;
+	outcome = weir_compose_outcome(composer, group,
+								   exists ? WEIR_GROUP_WORDS(group) : NULL,
+								   DT_NOBEGIN, DT_NOEND);
+	outcome->has_window = false;
+	outcome->had = group->flags & WEIR_GROUP_REASONS;
 }
 
 /* ---- windows of one key ---- */
@@ -630,13 +635,16 @@ gather_panes(WeirComposer *composer, const WeirComposedKey *key,
 	int64	   *numbers;
 	WeirGroup **groups;
 	const char **words;
+	uint32	   *had;
 
 	weir_room(composer, &composer->numbers, n, sizeof(int64));
 	weir_room(composer, &composer->groups, n, sizeof(WeirGroup *));
 	weir_room(composer, &composer->pane_words, n, sizeof(char *));
+	weir_room(composer, &composer->pane_had, n, sizeof(uint32));
 	numbers = composer->numbers.data;
 	groups = composer->groups.data;
 	words = composer->pane_words.data;
+	had = composer->pane_had.data;
 	for (int64 i = 0; i < n; i++)
 	{
 		numbers[i] = base + i;
@@ -653,6 +661,7 @@ gather_panes(WeirComposer *composer, const WeirComposedKey *key,
 			weir_group_exists(composer->table, groups[i]);
 
 		words[i] = exists ? WEIR_GROUP_WORDS(groups[i]) : NULL;
+		had[i] = groups[i] != NULL ? groups[i]->flags & WEIR_GROUP_REASONS : 0;
 	}
 }
 
@@ -666,6 +675,7 @@ typedef struct Stacks
 	int64		back_first;
 	int64		end;
 	const char *back;			/* words; NULL: no pane has rows */
+	uint32		back_had;		/* what the panes of back had */
 } Stacks;
 
 /* The states of two stretches of panes together, in words that can take them. */
@@ -681,8 +691,9 @@ together(WeirComposer *composer, const WeirState *states,
 static void
 push_back(WeirComposer *composer, Stacks *stacks)
 {
-	const char *pane = ((const char **) composer->pane_words.data)[stacks->end++];
+	const char *pane = ((const char **) composer->pane_words.data)[stacks->end];
 
+	stacks->back_had |= ((uint32 *) composer->pane_had.data)[stacks->end++];
 	if (pane == NULL)
 		return;
 	if (stacks->back == NULL)
@@ -700,15 +711,19 @@ static void
 turn_over(WeirComposer *composer, Stacks *stacks, int64 first)
 {
 	const char **panes = composer->pane_words.data;
+	const uint32 *had = composer->pane_had.data;
 	const char **front;
+	uint32	   *front_had;
 	char	   *made;
 	const char *rest = NULL;
+	uint32		rest_had = 0;
 	Size		size = MAXALIGN(composer->words_size);
 
-	weir_room(composer, &composer->front_words, stacks->end,
-			  sizeof(char *));
+	weir_room(composer, &composer->front_words, stacks->end, sizeof(char *));
+	weir_room(composer, &composer->front_had, stacks->end, sizeof(uint32));
 	weir_room(composer, &composer->front_made, stacks->end - first, size);
 	front = composer->front_words.data;
+	front_had = composer->front_had.data;
 	made = composer->front_made.data;
 	for (int64 i = stacks->end - 1; i >= first; i--)
 	{
@@ -717,11 +732,14 @@ turn_over(WeirComposer *composer, Stacks *stacks, int64 first)
 		else if (panes[i] != NULL)
 			rest = together(composer, composer->passing, rest, panes[i],
 							made + (i - first) * size);
+		rest_had |= had[i];
 		front[i] = rest;
+		front_had[i] = rest_had;
 	}
 	stacks->front_first = first;
 	stacks->back_first = stacks->end;
 	stacks->back = NULL;
+	stacks->back_had = 0;
 }
 
 /* Moves the stacks to the panes first .. last, neither of which goes back. */
@@ -732,6 +750,7 @@ move_to(WeirComposer *composer, Stacks *stacks, int64 first, int64 last)
 	{
 		stacks->front_first = stacks->back_first = stacks->end = first;
 		stacks->back = NULL;
+		stacks->back_had = 0;
 	}
 	else if (first > stacks->back_first)
 		turn_over(composer, stacks, first);
@@ -795,6 +814,17 @@ make_holders(WeirComposer *composer, const WeirComposedKey *key,
 		outcomes[i].holder = holders[i];
 }
 
+/* What the panes in the stacks had since the last commit. */
+static uint32
+had_of(const WeirComposer *composer, const Stacks *stacks)
+{
+	uint32		had = stacks->back_had;
+
+	if (stacks->front_first < stacks->back_first)
+		had |= ((uint32 *) composer->front_had.data)[stacks->front_first];
+	return had;
+}
+
 /* The windows of a run, in order. */
 static void
 compose_run(WeirComposer *composer, const WeirComposedKey *key,
@@ -825,8 +855,8 @@ compose_run(WeirComposer *composer, const WeirComposedKey *key,
 			continue;
 		/* holders ascend, and we are behind theirs: numbers[] is free so far */
 		numbers[composer->n_outcomes - first_outcome] = window->holder;
-		weir_compose_outcome(composer, holder, words,
-							 window->lower, window->upper);
+		weir_compose_outcome(composer, holder, words, window->lower,
+							 window->upper)->had = had_of(composer, &stacks);
 	}
 	make_holders(composer, key, first_outcome);
 }

@@ -115,7 +115,9 @@ struct WeirComposer
 	WeirRoom	numbers;		/* int64, panes */
 	WeirRoom	groups;			/* WeirGroup *, of numbers */
 	WeirRoom	pane_words;		/* const char *, NULL without rows */
+	WeirRoom	pane_had;		/* uint32, WEIR_GROUP_HAD_* */
 	WeirRoom	front_words;	/* const char * */
+	WeirRoom	front_had;		/* uint32 */
 	WeirRoom	front_made;		/* words that those point to */
 	WeirRoom	cells;			/* WeirCell */
 	char	   *back_made;		/* words */

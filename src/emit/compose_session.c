@@ -42,6 +42,7 @@ typedef struct Progress
 	int64		examined;		/* the last cell that was looked at */
 	bool		reaches;		/* an old session may have reached beyond it */
 	int64		cluster;		/* where its outcomes begin */
+	uint32		had;			/* what its cells had since the last commit */
 } Progress;
 
 static int64 collect_seeds(WeirComposer *composer, const WeirComposedKey *key);
@@ -174,6 +175,7 @@ weir_compose_sessions(WeirComposer *composer, const WeirComposedKey *key)
 	progress.examined = PG_INT64_MIN;
 	progress.reaches = false;
 	progress.cluster = composer->n_outcomes;
+	progress.had = 0;
 	for (int64 i = 0; i < n; i++)
 	{
 		int64		number = ((int64 *) composer->numbers.data)[i];
@@ -259,6 +261,8 @@ examine_empty(WeirComposer *composer, Progress *progress,
 	}
 	else if (progress->examined != number - 1)
 		progress->reaches = false;
+	if (group != NULL && progress->reaches)
+		progress->had |= group->flags & WEIR_GROUP_REASONS;
 	progress->examined = number;
 }
 
@@ -296,6 +300,7 @@ examine_session(WeirComposer *composer, Progress *progress, int64 n_cells)
 		end_cluster(composer, progress);
 	for (int64 i = 0; i < n_cells; i++)
 	{
+		progress->had |= cells[i].group->flags & WEIR_GROUP_REASONS;
 		if (!holds_row(cells[i].group))
 			continue;
 		reaches = true;
@@ -311,8 +316,8 @@ examine_session(WeirComposer *composer, Progress *progress, int64 n_cells)
 }
 
 /*
- * The outcomes since the last call are a cluster, if they are several: those that
- * take a row away go first, otherwise they stay in their order.
+ * The outcomes since the last call have one cause, and are a cluster if they are
+ * several: those that take a row away go first, otherwise they stay in their order.
  */
 static void
 end_cluster(WeirComposer *composer, Progress *progress)
@@ -321,8 +326,11 @@ end_cluster(WeirComposer *composer, Progress *progress)
 	int64		n = composer->n_outcomes - progress->cluster;
 	int64		n_gone = 0;
 
+	for (int64 i = 0; i < n; i++)
+		outcomes[i].had = progress->had;
 	progress->cluster = composer->n_outcomes;
 	progress->reaches = false;
+	progress->had = 0;
 	if (n < 2)
 		return;
 	composer->n_clusters++;

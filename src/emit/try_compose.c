@@ -576,7 +576,7 @@ show_held(Trial *trial, Oid key_type, int batch, ReturnSetInfo *rsinfo)
  * retracts boolean, after timestamptz, until timestamptz, keys text[],
  * times timestamptz[], nums numeric[], texts text[], diffs bigint[],
  * batches int[]) -> (batch int, key text, lower timestamptz, upper timestamptz,
- * n bigint, total text, greatest text, least text)
+ * n bigint, total text, max_txt text, min_txt text)
  *
  * All rows of v after each batch.
  */

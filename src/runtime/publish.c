@@ -44,7 +44,9 @@ weir_run_watermark(WeirRun *run, TimestampTz *next_idle, int32 *held_by)
 	WeirEventTime **times = palloc(sizeof(WeirEventTime *) * Max(n, 1));
 	bool	   *at_end = palloc(sizeof(bool) * Max(n, 1));
 	TimestampTz watermark;
+	TimestampTz now = weir_now();
 	int			holder;
+	bool		all_at_end = true;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -54,10 +56,14 @@ weir_run_watermark(WeirRun *run, TimestampTz *next_idle, int32 *held_by)
 		times[i] = &books->time;
 		at_end[i] = run->def->source_kind != WEIR_SOURCE_KAFKA ||
 			(books->source_end >= 0 && books->position >= books->source_end);
+		all_at_end = all_at_end && at_end[i];
 	}
 	watermark = weir_view_watermark(times, at_end, n, rule,
-									run->time.watermark, weir_now(),
+									run->time.watermark, now,
 									&holder, next_idle);
+	/* the broker may know by then that there is nothing more */
+	if (!all_at_end && rule->idle_timeout >= 0)
+		*next_idle = Min(*next_idle, now + USECS_PER_SEC);
 	*held_by = holder >= 0 ? run->books[holder].partition : -1;
 	pfree(times);
 	pfree(at_end);

@@ -327,9 +327,6 @@ write_run(WeirRun *run, WeirStaged *staged)
 	weir_write_books(run->def->id, run->books, run->n_books);
 	WEIR_FAULT("commit-positions");
 
-	if (staged->notified)
-		weir_notify(run->def->channel, staged->seq - 1,
-					&run->time.notify_skipped);
 	write_status(run, staged, backfilling);
 	replorigin_session_origin = InvalidRepOriginId;
 	PopActiveSnapshot();
@@ -379,6 +376,23 @@ record_slot(XLogRecPtr confirm)
 	PopActiveSnapshot();
 }
 
+/*
+ * Last of all, for the sake of the lock that it takes.  What could not be said is
+ * on record from the next commit on.
+ */
+static void
+notify(WeirStaged *staged, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		WeirRun    *run = staged[i].run;
+
+		if (staged[i].notified)
+			weir_notify(run->def->channel, staged[i].seq - 1,
+						&run->time.notify_skipped);
+	}
+}
+
 WeirRun *
 weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 {
@@ -410,6 +424,7 @@ weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 		current = NULL;
 		if (!XLogRecPtrIsInvalid(confirm))
 			record_slot(confirm);
+		notify(staged, n);
 		WEIR_FAULT("commit-before");
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(caller);

@@ -259,13 +259,7 @@ weir_lateness_is_due(const WeirLateness *lateness)
 }
 
 void
-weir_lateness_saved(WeirLateness *lateness)
-{
-	lateness->unsaved = 0;
-}
-
-void
-weir_lateness_save(const WeirLateness *lateness, StringInfo out)
+weir_lateness_save(WeirLateness *lateness, StringInfo out)
 {
 	int			start = out->len;
 	uint32		between = 0;
@@ -291,6 +285,7 @@ weir_lateness_save(const WeirLateness *lateness, StringInfo out)
 	}
 	crc = checksum(out->data + start, out->len - start);
 	memcpy(out->data + start + 1, &crc, sizeof(crc));
+	lateness->unsaved = 0;
 }
 
 weir_noreturn

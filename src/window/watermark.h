@@ -116,13 +116,12 @@ extern void weir_lateness_merge(WeirLateness *into, const WeirLateness *from);
  * The sketch as bytes, appended; and back, in CurrentMemoryContext.  Errors: XX001
  * for bytes that are none, 0A000 for a version that this build does not know.
  *
- * An older sketch does for a later position, so it need not be written by every
- * commit.  weir_lateness_is_due(): so many rows have come since the last
- * weir_lateness_saved() (after a commit that wrote it) that it is worth it.
+ * An older sketch does for a later position.  weir_lateness_is_due(): there are so
+ * many more rows than when it was last saved that it is worth writing.  If the
+ * commit that writes it fails, it is written some rows later.
  */
-extern void weir_lateness_save(const WeirLateness *lateness, StringInfo out);
-extern WeirLateness *weir_lateness_load(const char *bytes, Size len);
 extern bool weir_lateness_is_due(const WeirLateness *lateness);
-extern void weir_lateness_saved(WeirLateness *lateness);
+extern void weir_lateness_save(WeirLateness *lateness, StringInfo out);
+extern WeirLateness *weir_lateness_load(const char *bytes, Size len);
 
 #endif							/* WEIR_WATERMARK_H */

@@ -20,7 +20,8 @@
  * of its panes, the window's *holder*: the first, or the last of a cumulating
  * window, so that no pane holds two.
  *
- * window.c has the arithmetic, window_functions.c what SQL calls.
+ * window_functions.c has what SQL calls, window_sizes.c makes a WeirWindow of the
+ * arguments, window.c has the arithmetic.
  *
  *-------------------------------------------------------------------------
  */
@@ -62,12 +63,12 @@ typedef struct WeirWindow
 	int64		whole;			/* slides (or steps) in a size, */
 	int64		rest;			/* and what is left: 0 but for some of hop */
 	bool		with_zone;		/* timestamptz (else timestamp) */
-	Timestamp	origin;			/* resolved; see window.c for its meaning */
+	Timestamp	origin;			/* resolved; see window_sizes.c */
 	pg_tz	   *zone;			/* NULL for timestamp */
 	int64		unit;			/* micros a unit, 0 if that varies */
 	int64		period;			/* micros a slide, 0 if that varies */
-	int64		phase;			/* if period: where the first slide at or after
-								 * the epoch begins, and */
+	int64		phase;			/* if period: where the first slide at or
+								 * after the epoch begins, and */
 	int64		phase_number;	/* how many slides the origin is from there */
 	int64		rest_micros;
 	Timestamp	safe_from;		/* all windows of panes within this have valid */
@@ -84,7 +85,7 @@ typedef struct WeirWindowArguments
 	const Interval *slide;		/* or step; NULL for tumble and session */
 	const Interval *size;		/* or gap */
 	const Timestamp *origin;	/* NULL for the default */
-	const text *zone;			/* NULL for timestamp, and for session */
+	text	   *zone;			/* NULL for timestamp, and for session */
 } WeirWindowArguments;
 
 /* ---- window_functions.c ---- */
@@ -109,12 +110,14 @@ extern const char *weir_window_name(WeirWindowKind kind);
  */
 extern void weir_window_prepare(WeirWindow *window, FuncExpr *call);
 
-/* ---- window.c ---- */
+/* ---- window_sizes.c ---- */
 
-/* What weir_window_prepare() and SQL have in common.  Errors: 22023. */
+/* What weir_window_prepare() and SQL have in common.  Errors: 22023, 22008. */
 extern void weir_window_make(WeirWindow *window, WeirWindowKind kind,
 							 bool with_zone,
 							 const WeirWindowArguments *arguments);
+
+/* ---- window.c ---- */
 
 /*
  * The pane of ts.  Does not raise: returns false for a ts that has none: it is

@@ -68,7 +68,7 @@ typedef struct WindowCall
 	int64		last;
 } WindowCall;
 
-static WeirWindowKind kind_of_symbol(const char *symbol);
+static WeirWindowKind kind_of_symbol(const char *source);
 static Const *constant_argument(FuncExpr *call, int *n);
 static void refuse_null(Const *argument, const char *what, const char *hint);
 static Datum one_window(FunctionCallInfo fcinfo, bool with_zone);
@@ -116,21 +116,21 @@ weir_window_kind(Oid funcid)
 	{
 		bool		no_symbol;
 		bool		no_library;
-		Datum		symbol;
+		Datum		source;
 		Datum		library;
 
-		symbol = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &no_symbol);
+		source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &no_symbol);
 		library = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_probin, &no_library);
 		if (!no_symbol && !no_library &&
 			strcmp(TextDatumGetCString(library), LIBRARY) == 0)
-			result = kind_of_symbol(TextDatumGetCString(symbol));
+			result = kind_of_symbol(TextDatumGetCString(source));
 	}
 	ReleaseSysCache(tuple);
 	return result;
 }
 
 static WeirWindowKind
-kind_of_symbol(const char *symbol)
+kind_of_symbol(const char *source)
 {
 	WeirWindowKind kind;
 
@@ -138,9 +138,9 @@ kind_of_symbol(const char *symbol)
 	{
 		Size		len = strlen(window_kinds[kind].symbol);
 
-		if (strncmp(symbol, window_kinds[kind].symbol, len) == 0 &&
-			(strcmp(symbol + len, WITH_ZONE) == 0 ||
-			 strcmp(symbol + len, WITHOUT_ZONE) == 0))
+		if (strncmp(source, window_kinds[kind].symbol, len) == 0 &&
+			(strcmp(source + len, WITH_ZONE) == 0 ||
+			 strcmp(source + len, WITHOUT_ZONE) == 0))
 			return kind;
 	}
 	return WEIR_NO_WINDOW;
@@ -425,7 +425,7 @@ call_cache(FunctionCallInfo fcinfo, WeirWindowKind kind, bool with_zone)
 static bool
 same_arguments(const WindowCall *call, const WeirWindowArguments *arguments)
 {
-	const text *zone = arguments->zone;
+	text	   *zone = arguments->zone;
 
 	if (!same_interval(&call->size, arguments->size) ||
 		(arguments->slide != NULL &&
