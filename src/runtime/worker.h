@@ -330,6 +330,7 @@ typedef struct WeirStaged
 	WeirPlacement *placements;	/* of the outcomes' rows */
 	void	  **due;			/* groups whose deadline has come */
 	int64		n_due;
+	Timestamp  *deadlines;		/* what those wait for next; DT_NOBEGIN: they go */
 	WeirGroup **groups;			/* states to write */
 	bool	   *gone;			/* or to delete, with the group */
 	ItemPointerData *results;	/* where their rows of v are */
