@@ -173,6 +173,7 @@ weir_composer_reset(WeirComposer *composer)
 	MemoryContextReset(composer->scratch);
 	MemoryContextReset(composer->composed);
 	composer->outcomes = NULL;
+	composer->sessions = NULL;
 	composer->n_clusters = 0;
 	composer->words = NULL;
 	composer->words_left = composer->words_chunk = 0;
@@ -660,6 +661,8 @@ gather_panes(WeirComposer *composer, const WeirComposedKey *key,
 		bool		exists = groups[i] != NULL &&
 			weir_group_exists(composer->table, groups[i]);
 
+		if (i + WEIR_GROUPS_AHEAD < n && groups[i + WEIR_GROUPS_AHEAD] != NULL)
+			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
 		words[i] = exists ? WEIR_GROUP_WORDS(groups[i]) : NULL;
 		had[i] = groups[i] != NULL ? groups[i]->flags & WEIR_GROUP_REASONS : 0;
 	}

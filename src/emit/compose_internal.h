@@ -106,6 +106,8 @@ struct WeirComposer
 	Size		words_left;
 	Size		words_chunk;	/* bytes that were allocated last */
 
+	struct weir_sessions_hash *sessions;	/* that were asked for since the reset */
+
 	/* for looking up */
 	char	   *images;
 	int			n_images;		/* that hold the key's image */
