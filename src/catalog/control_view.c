@@ -345,13 +345,13 @@ weir_rebuild(PG_FUNCTION_ARGS)
 	WEIR_FAULT("rebuild_after_truncate");
 	/*
 	 * Event time begins anew, too.  The changelog does not: it goes on from its
-	 * last number, and windows that have closed before are in it.
+	 * last number, and windows that had closed when v was last published, as
+	 * `emitted` goes on to say, are in it.
 	 */
 	weir_sql("UPDATE weir_data.status SET phase = 'backfilling',"
 			 " groups = 0, state_bytes = 0,"
 			 " sqlstate = NULL, message = NULL, detail = NULL, hint = NULL,"
-			 " emitted = GREATEST(emitted, watermark), watermark = NULL,"
-			 " settled = NULL, held_by = NULL,"
+			 " watermark = NULL, settled = NULL, held_by = NULL,"
 			 " late_applied = 0, late_side = 0, late_dropped = 0"
 			 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 	weir_sql("DELETE FROM weir_data.dead_letters"
