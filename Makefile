@@ -47,6 +47,7 @@ OBJS = \
 	src/emit/changelog.o \
 	src/emit/compose.o \
 	src/emit/compose_session.o \
+	src/emit/compose_windows.o \
 	src/emit/project.o \
 	src/emit/replace.o \
 	src/emit/results.o \

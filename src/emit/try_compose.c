@@ -653,7 +653,7 @@ weir_test_starved_compose(PG_FUNCTION_ARGS)
 	for (Size left = 0; outcomes == NULL; left += 1000)
 	{
 		Size		taken = (Size) weir_state_memory_mb * 1024 * 1024 -
-			pg_atomic_read_u64(&weir_shared->state_bytes) - left;
+		pg_atomic_read_u64(&weir_shared->state_bytes) - left;
 		MemoryContext old = CurrentMemoryContext;
 
 		weir_budget_take(taken);

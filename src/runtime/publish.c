@@ -709,24 +709,29 @@ weir_apply_staged(WeirStaged *staged)
 		if (staged->marks != NULL)
 			weir_run_set_published(run, group, staged->marks[i]);
 		group->flags &= ~(WEIR_GROUP_DIRTY | WEIR_GROUP_REASONS);
+		if (staged->gone[i])
+			group->flags |= WEIR_GROUP_GONE;
 	}
 	move_deadlines(staged);
 
-	/* what compose.c has made and what waits for nothing yet */
+	/*
+	 * What compose.c has made and what waits for nothing yet.  A window may be
+	 * revised and frozen in one commit: its group goes, and waits no more.
+	 */
 	for (int64 i = 0; run->deadlines != NULL && i < staged->n_outcomes; i++)
 	{
 		WeirGroup  *group = staged->outcomes[i].holder;
 		int64		pane;
 
-		if ((group->flags & WEIR_GROUP_WAITS) == 0 && !is_empty(run, group) &&
+		if ((group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_GONE)) == 0 &&
+			!is_empty(run, group) &&
 			pane_of_group(run, group, &pane))
 			weir_run_wait(run, group, pane, DT_NOBEGIN);
 	}
 	for (int64 i = 0; i < staged->n_groups; i++)
-		if (staged->gone[i] ||
-			(staged->publishes &&
-			 (staged->groups[i]->flags & WEIR_GROUP_WAITS) == 0 &&
-			 is_empty(run, staged->groups[i])))
+		if (staged->publishes &&
+			(staged->groups[i]->flags & WEIR_GROUP_WAITS) == 0 &&
+			is_empty(run, staged->groups[i]))
 			staged->groups[i]->flags |= WEIR_GROUP_GONE;
 	forget_unpublished(staged);
 	for (int64 i = 0; i < staged->n_groups; i++)
