@@ -29,6 +29,7 @@ OBJS = \
 	src/catalog/read_only.o \
 	src/catalog/rename_column.o \
 	src/catalog/run_sql.o \
+	src/catalog/start_option.o \
 	src/catalog/table_source.o \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \

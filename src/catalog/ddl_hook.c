@@ -197,8 +197,10 @@ note_altered(Oid relid, bool itself)
 	ListCell   *lc;
 
 	foreach(lc, altered_views)
+	{
 		if (((AlteredView *) lfirst(lc))->relid == relid)
 			view = lfirst(lc);
+	}
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	if (view == NULL)
 	{

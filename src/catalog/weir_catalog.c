@@ -350,7 +350,7 @@ WeirViewDef *
 weir_catalog_view(Oid relid)
 {
 	List	   *views = OidIsValid(relid) ?
-		read_views(VIEWS_RELID, "views_relid", relid) : NIL;
+	read_views(VIEWS_RELID, "views_relid", relid) : NIL;
 
 	return views == NIL ? NULL : linitial(views);
 }
@@ -359,7 +359,7 @@ WeirViewDef *
 weir_catalog_view_of_changelog(Oid relid)
 {
 	List	   *views = OidIsValid(relid) ?
-		read_views(VIEWS_CHANGELOG, "views_changelog", relid) : NIL;
+	read_views(VIEWS_CHANGELOG, "views_changelog", relid) : NIL;
 
 	return views == NIL ? NULL : linitial(views);
 }
