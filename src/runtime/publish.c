@@ -224,7 +224,9 @@ reason_of(uint32 had, bool closes, bool was_closed)
 static void
 fill_in(const WeirRun *run, const WeirStaged *staged, WeirOutcome *outcome)
 {
-	TimestampTz before = run->time.watermark;
+	/* what a backfill has let pass was never published */
+	TimestampTz before = staged->replaces ? run->time.emitted :
+		run->time.watermark;
 	bool		was_closed = false;
 	bool		is_closed = false;
 
