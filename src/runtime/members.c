@@ -180,6 +180,7 @@ static bool
 same_options(const WeirViewOptions *a, const WeirViewOptions *b)
 {
 	return a->commit_interval == b->commit_interval &&
+		a->append_only == b->append_only &&
 		a->on_error == b->on_error &&
 		a->watermark.kind == b->watermark.kind &&
 		a->watermark.delay == b->watermark.delay &&
