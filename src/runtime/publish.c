@@ -350,8 +350,11 @@ is_wanted(void *arg, Timestamp lower, Timestamp upper)
 
 	if (!run->has_watermark)
 		return wanted->open;
+	/* a closed session may have become an open one: v is to lose its row */
 	if (upper > wanted->staged->watermark)
-		return wanted->open && run->def->options.emit == WEIR_EMIT_CHANGES;
+		return wanted->open &&
+			(run->def->options.emit == WEIR_EMIT_CHANGES ||
+			 run->window.kind == WEIR_SESSION);
 	if (upper > run->time.watermark)
 		return wanted->closing;
 	/* what a backfill has not published yet was never frozen */
