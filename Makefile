@@ -29,6 +29,7 @@ OBJS = \
 	src/catalog/read_only.o \
 	src/catalog/rename_column.o \
 	src/catalog/run_sql.o \
+	src/catalog/start_option.o \
 	src/catalog/table_source.o \
 	src/catalog/view_options.o \
 	src/catalog/view_parts.o \
@@ -46,6 +47,7 @@ OBJS = \
 	src/emit/changelog.o \
 	src/emit/compose.o \
 	src/emit/compose_session.o \
+	src/emit/compose_windows.o \
 	src/emit/project.o \
 	src/emit/replace.o \
 	src/emit/results.o \
@@ -68,6 +70,7 @@ OBJS = \
 	src/monitor/view_functions.o \
 	src/monitor/wait_for.o \
 	src/pg_weir.o \
+	src/runtime/align.o \
 	src/runtime/backfill.o \
 	src/runtime/backfill_process.o \
 	src/runtime/backfill_scan.o \
@@ -113,6 +116,7 @@ OBJS = \
 	src/state/value_store.o \
 	src/window/calendar.o \
 	src/window/deadlines.o \
+	src/window/try_event_time.o \
 	src/window/try_windows.o \
 	src/window/watermark.o \
 	src/window/window.o \
@@ -130,7 +134,7 @@ endif
 
 REGRESS = tumble event_options changelog_relation hop cumulate session_window decode definition_language kafka_options kafka_scan kafka_insert view_ddl view_options table_source security
 ifdef WEIR_TEST
-REGRESS += query_plan push_stream retract row_image window_panes compose
+REGRESS += query_plan push_stream retract row_image window_panes compose watermark
 endif
 REGRESS_OPTS = --inputdir=$(srcdir)
 

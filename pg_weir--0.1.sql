@@ -364,15 +364,15 @@ LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
 -- view.  No SET clause: is_closed is called for each row.
 CREATE FUNCTION weir.watermark(view regclass) RETURNS timestamptz
 AS 'MODULE_PATHNAME', 'weir_watermark'
-LANGUAGE C STABLE STRICT;
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 CREATE FUNCTION weir.is_closed(view regclass, "window" tstzrange) RETURNS boolean
 AS 'MODULE_PATHNAME', 'weir_is_closed'
-LANGUAGE C STABLE;
+LANGUAGE C STABLE PARALLEL SAFE;
 
 CREATE FUNCTION weir.is_closed(view regclass, "window" tsrange) RETURNS boolean
 AS 'MODULE_PATHNAME', 'weir_is_closed'
-LANGUAGE C STABLE;
+LANGUAGE C STABLE PARALLEL SAFE;
 
 COMMENT ON FUNCTION weir.watermark(regclass) IS 'how far event time has come in a continuous view';
 COMMENT ON FUNCTION weir.is_closed(regclass, tstzrange) IS 'is no row expected any more in this window of a continuous view?';

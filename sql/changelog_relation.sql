@@ -215,14 +215,17 @@ RESET ROLE;
 INSERT INTO weir_data.late_rows (view_id, windows, late_by, diff, at) SELECT id, '{one}', '3 min', 1, now()
 	FROM weir_data.views WHERE relid = 'per_minute'::regclass;
 
--- A rebuild begins event time anew, and remembers what the changelog has.
-UPDATE weir_data.status SET late_applied = 1, late_side = 2, late_dropped = 3, next_seq = 17, settled = watermark
+-- A rebuild begins event time anew, and remembers what the changelog has: what was
+-- closed when v was last published, which a backfill under way has not done.
+UPDATE weir_data.status SET emitted = watermark, late_applied = 1, late_side = 2, late_dropped = 3, next_seq = 17, settled = watermark
 	WHERE view_id = (SELECT id FROM weir_data.views WHERE relid = 'per_minute'::regclass);
 SELECT late_applied, late_side, late_dropped FROM weir.stat_views;
 SELECT weir.rebuild('per_minute', accept_loss => true);
 SELECT watermark, emitted = '2024-01-01 00:06:00+00' AS emitted, settled, held_by, late_applied, late_side, late_dropped, next_seq
 	FROM weir_data.status WHERE view_id = (SELECT id FROM weir_data.views WHERE relid = 'per_minute'::regclass);
 SELECT count(*) FROM weir.late_rows;
+UPDATE weir_data.status SET watermark = '2024-01-01 00:09:00+00'
+	WHERE view_id = (SELECT id FROM weir_data.views WHERE relid = 'per_minute'::regclass);
 SELECT weir.rebuild('per_minute', accept_loss => true);
 SELECT watermark, emitted = '2024-01-01 00:06:00+00' AS emitted, next_seq
 	FROM weir_data.status WHERE view_id = (SELECT id FROM weir_data.views WHERE relid = 'per_minute'::regclass);

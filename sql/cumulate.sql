@@ -147,6 +147,7 @@ FROM zones, origins,
 	 LATERAL (SELECT CASE unit WHEN '1 day' THEN since - local::date ELSE (1966 - date_part('year', local)::int) * 12 END AS u0,
 					 CASE unit WHEN '1 day' THEN until - local::date ELSE (2030 - date_part('year', local)::int) * 12 END AS u1) r,
 	 generate_series(u0, u1) u;
+CREATE UNIQUE INDEX ON ladder (zone, unit, local, u);
 ANALYZE ladder;
 SELECT count(*) > 10000 AS many, count(*) FILTER (WHERE e IS NULL) AS broken FROM ladder;
 
@@ -155,9 +156,10 @@ INSERT INTO sizes VALUES
 	('1 day', 1, 1), ('1 day', 1, 7), ('1 day', 2, 6), ('1 day', 3, 30), ('1 day', 1, 4),
 	('1 month', 1, 1), ('1 month', 1, 12), ('1 month', 2, 6), ('1 month', 5, 15);
 CREATE TEMP TABLE windows AS
-SELECT DISTINCT zone, unit, local, step, size, l.e AS since, tstzrange(l.e, h.e) AS w
-FROM sizes JOIN ladder l USING (unit) JOIN ladder h USING (zone, unit, local)
-WHERE l.u % size = 0 AND h.u > l.u AND h.u <= l.u + size AND (h.u - l.u) % step = 0 AND l.e < h.e;
+SELECT DISTINCT zone, unit, local, step, size, e AS since, tstzrange(e, until) AS w
+FROM sizes JOIN ladder l USING (unit), generate_series(step, size, step) grown,
+	 LATERAL (SELECT (SELECT e FROM ladder h WHERE (h.zone, h.unit, h.local, h.u) = (l.zone, l.unit, l.local, l.u + grown)) AS until) h
+WHERE u % size = 0 AND e < until;
 CREATE INDEX ON windows (zone, unit, local, step, size, since);
 
 -- Times at rungs, a microsecond beside them, and anywhere.

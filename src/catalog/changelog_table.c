@@ -70,13 +70,17 @@ weir_check_changelog(const char *view, Oid schema, List *columns)
 	ListCell   *lc;
 
 	foreach(lc, columns)
+	{
 		for (int i = 0; i < lengthof(own_columns); i++)
+		{
 			if (strcmp(lfirst(lc), own_columns[i]) == 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_DUPLICATE_COLUMN),
 						 errmsg("column name \"%s\" is taken by the changelog of the view",
 								own_columns[i]),
 						 errhint("Give the column another name with AS, or say weir.changelog = 'off'.")));
+		}
+	}
 	check_name_free(weir_changelog_name(view), schema,
 					"Rename that relation, or say weir.changelog = 'off'.");
 }

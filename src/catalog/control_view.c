@@ -235,7 +235,7 @@ reset_partition(const char *id, const PartitionBooks *books,
 {
 	Oid			types[] = {TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID};
 	Datum		values[] = {CStringGetTextDatum(id),
-		Int32GetDatum(books->partition), (Datum) 0, (Datum) 0, (Datum) 0};
+	Int32GetDatum(books->partition), (Datum) 0, (Datum) 0, (Datum) 0};
 	bool		anew;
 
 	if (range == NULL)
@@ -343,15 +343,16 @@ weir_rebuild(PG_FUNCTION_ARGS)
 												 get_rel_name(view->state_table))),
 			 0, NULL, NULL);
 	WEIR_FAULT("rebuild_after_truncate");
+
 	/*
-	 * Event time begins anew, too.  The changelog does not: it goes on from its
-	 * last number, and windows that have closed before are in it.
+	 * Event time begins anew, too.  The changelog does not: it goes on from
+	 * its last number, and windows that had closed when v was last published,
+	 * as `emitted` goes on to say, are in it.
 	 */
 	weir_sql("UPDATE weir_data.status SET phase = 'backfilling',"
 			 " groups = 0, state_bytes = 0,"
 			 " sqlstate = NULL, message = NULL, detail = NULL, hint = NULL,"
-			 " emitted = GREATEST(emitted, watermark), watermark = NULL,"
-			 " settled = NULL, held_by = NULL,"
+			 " watermark = NULL, settled = NULL, held_by = NULL,"
 			 " late_applied = 0, late_side = 0, late_dropped = 0"
 			 " WHERE view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 	weir_sql("DELETE FROM weir_data.dead_letters"
@@ -397,8 +398,8 @@ weir_definition(PG_FUNCTION_ARGS)
 	size_t		len;
 
 	query = TextDatumGetCString(DirectFunctionCall2(pg_get_viewdef_ext,
-												   ObjectIdGetDatum(view->query_view),
-												   BoolGetDatum(true)));
+													ObjectIdGetDatum(view->query_view),
+													BoolGetDatum(true)));
 	len = strlen(query);
 	if (len > 0 && query[len - 1] == ';')
 		query[len - 1] = '\0';

@@ -43,6 +43,7 @@
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 static ProcessUtility_hook_type next_process_utility = NULL;
 static object_access_hook_type next_object_access = NULL;
@@ -196,8 +197,10 @@ note_altered(Oid relid, bool itself)
 	ListCell   *lc;
 
 	foreach(lc, altered_views)
+	{
 		if (((AlteredView *) lfirst(lc))->relid == relid)
 			view = lfirst(lc);
+	}
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	if (view == NULL)
 	{
@@ -356,8 +359,11 @@ follow_views(void)
 		return;
 	altered_views = NIL;
 	CommandCounterIncrement();
+	/* statements have taken theirs back; rows of pg_type can be out of line */
+	PushActiveSnapshot(GetTransactionSnapshot());
 	foreach(lc, views)
 		follow_view(lfirst(lc));
+	PopActiveSnapshot();
 }
 
 static void

@@ -307,8 +307,10 @@ refuse_stray_windows(List *raw_keys, List *raw_targets, Node *raw_where,
 	stray.where = "another GROUP BY expression";
 	stray.hint = "Group by the window itself, and take lower() or upper() of it in the select list.";
 	foreach(lc, raw_keys)
+	{
 		if (lfirst(lc) != window_key)
 			(void) refuse_stray_window_walker(lfirst(lc), &stray);
+	}
 }
 
 static bool

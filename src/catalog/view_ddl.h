@@ -121,10 +121,15 @@ extern void weir_event_options_check(List *stored,
 									 WeirWindowKind window_kind,
 									 bool windowed);
 
+/* The value of an option of ours in a statement, or NULL. */
+extern const char *weir_option_given(List *options, const char *name);
+
 /*
- * The option `start`: at which time the broker is to be asked (DT_NOBEGIN if
- * none), and then, per partition, the first offset of the view.
+ * start_option.c.  weir_start_check raises 22023 for a wrong value.  The others:
+ * at which time the broker is to be asked (DT_NOBEGIN if none), and then, per
+ * partition, the first offset of the view.
  */
+extern void weir_start_check(const char *name, const char *value);
 extern TimestampTz weir_start_time(List *options);
 extern void weir_start_offsets(List *options,
 							   const WeirPartitionRange *ranges, int n,

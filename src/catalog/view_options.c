@@ -13,10 +13,7 @@
  * believes to close its windows and that does not is worse than an error.
  *
  * What is about event time has its row in the list here, and its values in
- * event_options.c.
- *
- * `start` is special: it is resolved to offsets once, at creation, and stays
- * in the options for people to read.
+ * event_options.c; so has `start`, in start_option.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,8 +27,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/jsonb.h"
-#include "utils/numeric.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
@@ -47,8 +42,8 @@
 typedef struct OptionKind
 {
 	const char *name;
-	void		(*check) (const char *name, const char *value);	/* raises; NULL:
-																 * see only */
+	void		(*check) (const char *name, const char *value); /* raises; NULL: see
+																 * only */
 	const char *only;			/* the one value that is true today */
 	bool		fixed;			/* cannot be changed later */
 	const char *bare;			/* what the option means without a value */
@@ -57,7 +52,6 @@ typedef struct OptionKind
 static void check_continuous(const char *name, const char *value);
 static void check_commit_interval(const char *name, const char *value);
 static void check_on_error(const char *name, const char *value);
-static void check_start(const char *name, const char *value);
 static void check_append_only(const char *name, const char *value);
 static const char *option_value(DefElem *option);
 
@@ -65,7 +59,7 @@ static const OptionKind kinds[] = {
 	{"continuous", check_continuous, NULL, true, "true"},
 	{"commit_interval", check_commit_interval, NULL, false, NULL},
 	{"on_error", check_on_error, NULL, false, NULL},
-	{"start", check_start, NULL, true, NULL},
+	{"start", weir_start_check, NULL, true, NULL},
 	{"watermark", weir_event_option_check, NULL, false, NULL},
 	{"idle_timeout", weir_event_option_check, NULL, false, NULL},
 	{"max_future_skew", weir_event_option_check, NULL, false, NULL},
@@ -152,7 +146,7 @@ parse_commit_interval(const char *value)
 	if (value[0] != '\0' && strspn(value, "+-.0123456789 ") == strlen(value))
 		weir_option_bad_value("commit_interval", value, "The value has no unit.", hint);
 	interval = DatumGetIntervalP(weir_option_input(interval_in, "commit_interval",
-											 value, hint));
+												   value, hint));
 	if (interval->month != 0 || interval->day != 0)
 		weir_option_bad_value("commit_interval", value, NULL, hint);
 	result = interval->time;
@@ -192,7 +186,7 @@ parse_append_only(const char *value)
 		return WEIR_APPEND_ONLY_IGNORE;
 	if (strcmp(value, "error") != 0)
 		weir_option_bad_value("append_only", value, NULL,
-				  "Use 'error' (an update or delete stalls the view), 'ignore' (the view keeps what was inserted) or 'off'.");
+							  "Use 'error' (an update or delete stalls the view), 'ignore' (the view keeps what was inserted) or 'off'.");
 	return WEIR_APPEND_ONLY_ERROR;
 }
 
@@ -200,182 +194,6 @@ static void
 check_append_only(const char *name, const char *value)
 {
 	(void) parse_append_only(value);
-}
-
-/*--------------------------------------------------------------------------
- * start
- *--------------------------------------------------------------------------
- */
-
-static const char start_hint[] =
-"Use 'earliest', 'latest', a timestamp with time zone, or offsets by partition such as '{\"0\": 42}'.";
-
-typedef enum StartKind
-{
-	START_EARLIEST,
-	START_LATEST,
-	START_TIME,
-	START_OFFSETS
-} StartKind;
-
-static StartKind
-start_kind(const char *value)
-{
-	if (strcmp(value, "earliest") == 0)
-		return START_EARLIEST;
-	if (strcmp(value, "latest") == 0)
-		return START_LATEST;
-	if (value[strspn(value, " \t\r\n")] == '{')
-		return START_OFFSETS;
-	return START_TIME;
-}
-
-static TimestampTz
-parse_start_time(const char *value)
-{
-	TimestampTz result;
-
-	result = DatumGetTimestampTz(weir_option_input(timestamptz_in, "start", value,
-											 start_hint));
-	if (TIMESTAMP_NOT_FINITE(result))
-		weir_option_bad_value("start", value, NULL, start_hint);
-	return result;
-}
-
-/*
- * {"0": 42, "1": 7} to positions.  Offsets are whole numbers from 0, given as
- * JSON numbers or, for tools that write all keys and values alike, as strings.
- */
-static WeirPosition *
-parse_start_offsets(const char *value, int *n)
-{
-	Jsonb	   *json;
-	JsonbIterator *it;
-	JsonbValue	v;
-	JsonbIteratorToken token;
-	WeirPosition *positions;
-
-	json = DatumGetJsonbP(weir_option_input(jsonb_in, "start", value, start_hint));
-	positions = palloc((JB_ROOT_COUNT(json) + 1) * sizeof(WeirPosition));
-	*n = 0;
-	it = JsonbIteratorInit(&json->root);
-	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
-	{
-		char	   *text;
-		char	   *end;
-		int64		number;
-
-		if (token != WJB_KEY && token != WJB_VALUE)
-			continue;
-		if (v.type == jbvString)
-			text = pnstrdup(v.val.string.val, v.val.string.len);
-		else if (v.type == jbvNumeric)
-			text = DatumGetCString(DirectFunctionCall1(numeric_out,
-													   NumericGetDatum(v.val.numeric)));
-		else
-			text = "";
-		errno = 0;
-		number = strtoi64(text, &end, 10);
-		if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 ||
-			(token == WJB_KEY && number > PG_INT32_MAX))
-			weir_option_bad_value("start", value,
-					  token == WJB_KEY ?
-					  psprintf("\"%s\" is not the number of a partition.", text) :
-					  psprintf("The offset of partition %d is not a whole number.",
-							   positions[*n].partition),
-					  start_hint);
-		if (token == WJB_KEY)
-			positions[*n].partition = (int32) number;
-		else
-			positions[(*n)++].offset = number;
-	}
-	return positions;
-}
-
-static void
-check_start(const char *name, const char *value)
-{
-	int			n;
-
-	switch (start_kind(value))
-	{
-		case START_TIME:
-			(void) parse_start_time(value);
-			break;
-		case START_OFFSETS:
-			(void) parse_start_offsets(value, &n);
-			break;
-		default:
-			break;
-	}
-}
-
-/* The value of an option in a statement, or NULL. */
-static const char *
-given_value(List *options, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, options)
-	{
-		DefElem    *option = lfirst_node(DefElem, lc);
-
-		if (option->defnamespace != NULL &&
-			strcmp(option->defnamespace, WEIR_NAMESPACE) == 0 &&
-			strcmp(option->defname, name) == 0)
-			return option_value(option);
-	}
-	return NULL;
-}
-
-TimestampTz
-weir_start_time(List *options)
-{
-	const char *value = given_value(options, "start");
-
-	if (value == NULL || start_kind(value) != START_TIME)
-		return DT_NOBEGIN;
-	return parse_start_time(value);
-}
-
-void
-weir_start_offsets(List *options, const WeirPartitionRange *ranges, int n,
-				   int64 *starts)
-{
-	const char *value = given_value(options, "start");
-	StartKind	kind = value == NULL ? START_EARLIEST : start_kind(value);
-	WeirPosition *given = NULL;
-	int			n_given = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		starts[i] = ranges[i].low;
-		if (kind == START_LATEST)
-			starts[i] = ranges[i].high;
-		else if (kind == START_TIME)
-			starts[i] = Max(ranges[i].at_time, ranges[i].low);
-	}
-
-	if (kind == START_OFFSETS)
-		given = parse_start_offsets(value, &n_given);
-	for (int i = 0; i < n_given; i++)
-	{
-		int			p;
-
-		for (p = 0; p < n && ranges[p].partition != given[i].partition;)
-			p++;
-		if (p == n)
-			weir_option_bad_value("start", value,
-					  psprintf("The topic has no partition %d.",
-							   given[i].partition), start_hint);
-		if (given[i].offset < ranges[p].low || given[i].offset > ranges[p].high)
-			weir_option_bad_value("start", value,
-					  psprintf("Partition %d can be read from offset " INT64_FORMAT " on; the next message gets offset " INT64_FORMAT ".",
-							   given[i].partition, ranges[p].low,
-							   ranges[p].high),
-					  start_hint);
-		starts[p] = given[i].offset;
-	}
 }
 
 /*--------------------------------------------------------------------------
@@ -432,6 +250,23 @@ option_value(DefElem *option)
 {
 	return option->arg == NULL ? find_kind(option->defname)->bare :
 		defGetString(option);
+}
+
+const char *
+weir_option_given(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (option->defnamespace != NULL &&
+			strcmp(option->defnamespace, WEIR_NAMESPACE) == 0 &&
+			strcmp(option->defname, name) == 0)
+			return option_value(option);
+	}
+	return NULL;
 }
 
 static void
@@ -514,7 +349,7 @@ refuse_change(const OptionKind *kind)
 	const char *detail = "A continuous view stays one.";
 	const char *hint = "Use DROP TABLE, or weir.pause().";
 
-	if (kind->check == check_start)
+	if (kind->check == weir_start_check)
 	{
 		detail = "The first offsets of a view are settled when it is created.";
 		hint = "Create another view with the other start.";
@@ -563,8 +398,8 @@ weir_options_check_alter(List *options, bool is_reset)
 WeirAppendOnly
 weir_options_check_source(List *options, WeirSourceKind kind)
 {
-	const char *start = given_value(options, "start");
-	const char *append_only = given_value(options, "append_only");
+	const char *start = weir_option_given(options, "start");
+	const char *append_only = weir_option_given(options, "append_only");
 
 	if (append_only != NULL && kind != WEIR_SOURCE_TABLE &&
 		parse_append_only(append_only) != WEIR_APPEND_ONLY_OFF)
@@ -574,13 +409,13 @@ weir_options_check_source(List *options, WeirSourceKind kind)
 				 errdetail("Messages and pushed rows are never updated or deleted."),
 				 errhint("Leave the option out.")));
 	if (start != NULL && kind == WEIR_SOURCE_TABLE &&
-		start_kind(start) != START_EARLIEST)
+		strcmp(start, "earliest") != 0)
 		weir_option_bad_value("start", start, "A view over a table begins with the rows that the table holds.",
-				  "Leave the option out; WHERE leaves older rows out.");
+							  "Leave the option out; WHERE leaves older rows out.");
 	if (start != NULL && kind == WEIR_SOURCE_STREAM &&
-		start_kind(start) != START_LATEST)
+		strcmp(start, "latest") != 0)
 		weir_option_bad_value("start", start, "A push stream stores no rows: a view holds what is inserted after CREATE.",
-				  "Leave the option out, or say weir.start = 'latest'.");
+							  "Leave the option out, or say weir.start = 'latest'.");
 	return append_only == NULL ? WEIR_APPEND_ONLY_OFF :
 		parse_append_only(append_only);
 }
@@ -712,7 +547,7 @@ weir_options_merge(Datum stored, List *options, bool is_reset)
 		foreach(lc, options)
 			if (entry_value(strVal(lfirst(entry)),
 							lfirst_node(DefElem, lc)->defname) != NULL)
-				replaced = true;
+			replaced = true;
 		if (!replaced)
 			kept = lappend(kept, lfirst(entry));
 	}

@@ -272,8 +272,12 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	if (query == NULL)
 		return NULL;
 	view->source = weir_query_source(query);
+	WEIR_FAULT("catalog-view");
 	view->source_kind = weir_source_kind(view->source);
+	/* it was there above, but a DROP may have committed in between */
 	view->name = get_rel_name(view->relid);
+	if (view->name == NULL)
+		return NULL;
 	view->paused = DatumGetBool(values[VIEWS_PAUSED - 1]);
 	view->epoch = DatumGetInt64(values[VIEWS_EPOCH - 1]);
 	view->version = HeapTupleHeaderGetRawXmin(tuple->t_data);
@@ -346,7 +350,7 @@ WeirViewDef *
 weir_catalog_view(Oid relid)
 {
 	List	   *views = OidIsValid(relid) ?
-		read_views(VIEWS_RELID, "views_relid", relid) : NIL;
+	read_views(VIEWS_RELID, "views_relid", relid) : NIL;
 
 	return views == NIL ? NULL : linitial(views);
 }
@@ -355,7 +359,7 @@ WeirViewDef *
 weir_catalog_view_of_changelog(Oid relid)
 {
 	List	   *views = OidIsValid(relid) ?
-		read_views(VIEWS_CHANGELOG, "views_changelog", relid) : NIL;
+	read_views(VIEWS_CHANGELOG, "views_changelog", relid) : NIL;
 
 	return views == NIL ? NULL : linitial(views);
 }

@@ -13,7 +13,9 @@
  *	3. weir_data.state_<id>.  A worker's commit holds RowExclusiveLock on it
  *	   before it compares the epoch of 2; a rebuild truncates it, and so waits
  *	   for the commit under way and holds up the next.
- *	4. The rows of status, positions and dead_letters.
+ *	4. <view>_changes: a commit writes into it, and a change of v's name, owner
+ *	   or schema is carried on to it.
+ *	5. The rows of status, positions, dead_letters and late_rows.
  *
  *-------------------------------------------------------------------------
  */

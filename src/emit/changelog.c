@@ -94,13 +94,15 @@ same_column(Form_pg_attribute att, Oid type, int32 typmod)
 
 /*
  * Its owner may alter it.  A column more has no value that we could give it, and
- * one less is a change that nobody sees.
+ * one less is a change that nobody sees.  One that was added and dropped again
+ * is no harm.
  */
 static void
 check_shape(Relation rel, TupleDesc columns)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
-	bool		same = desc->natts == WEIR_CHANGES_OWN + columns->natts;
+	int			natts = WEIR_CHANGES_OWN + columns->natts;
+	bool		same = desc->natts >= natts;
 
 	for (int i = 0; same && i < WEIR_CHANGES_OWN; i++)
 	{
@@ -116,13 +118,15 @@ check_shape(Relation rel, TupleDesc columns)
 		same = same_column(TupleDescAttr(desc, WEIR_CHANGES_OWN + i),
 						   att->atttypid, att->atttypmod);
 	}
+	for (int i = natts; same && i < desc->natts; i++)
+		same = TupleDescAttr(desc, i)->attisdropped;
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the columns of the changelog \"%s\" were changed",
 						RelationGetRelationName(rel)),
 				 errdetail("They are weir_seq, weir_diff, weir_reason, weir_watermark, weir_at, and then those of the view."),
-				 errhint("Change them back, and then run weir.resume on the view.")));
+				 errhint("Change them back, and then run weir.resume on the view.  If one was dropped, drop the view and create it again.")));
 	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -151,6 +155,8 @@ weir_changelog_begin(Oid relid, TupleDesc columns, int64 seq,
 	/* what all rows of a commit have in common is filled in once */
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(changelog->rel),
 									&TTSOpsVirtual);
+	memset(slot->tts_isnull, true,
+		   sizeof(bool) * RelationGetDescr(changelog->rel)->natts);
 	memset(slot->tts_isnull, false, sizeof(bool) * WEIR_CHANGES_OWN);
 	slot->tts_values[PLACE(WEIR_CHANGES_WATERMARK)] = TimestampTzGetDatum(watermark);
 	slot->tts_isnull[PLACE(WEIR_CHANGES_WATERMARK)] = watermark == DT_NOBEGIN;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compose_internal.h
- *	  What compose.c and compose_session.c say to each other.
+ *	  What compose.c, compose_windows.c and compose_session.c say to each other.
  *
  *-------------------------------------------------------------------------
  */
@@ -76,9 +76,9 @@ struct WeirComposer
 	bool		by_reference;	/* a state owns values */
 
 	/*
-	 * The states, with stores of our own for what composed states own: `passing`
-	 * while a key is being composed, `lasting` until the reset.  A value is
-	 * found whatever store has it.
+	 * The states, with stores of our own for what composed states own:
+	 * `passing` while a key is being composed, `lasting` until the reset.  A
+	 * value is found whatever store has it.
 	 */
 	const WeirState *states;
 	WeirState  *passing;
@@ -105,6 +105,9 @@ struct WeirComposer
 	char	   *words;			/* free words, of words_left bytes */
 	Size		words_left;
 	Size		words_chunk;	/* bytes that were allocated last */
+
+	struct weir_sessions_hash *sessions;	/* that were asked for since the
+											 * reset */
 
 	/* for looking up */
 	char	   *images;
@@ -154,6 +157,11 @@ extern void weir_compose_merge(WeirComposer *composer, const WeirState *states,
 extern WeirOutcome *weir_compose_outcome(WeirComposer *composer,
 										 WeirGroup *holder, const char *words,
 										 Timestamp lower, Timestamp upper);
+
+/* ---- compose_windows.c ---- */
+
+extern void weir_compose_windows(WeirComposer *composer,
+								 const WeirComposedKey *key);
 
 /* ---- compose_session.c ---- */
 

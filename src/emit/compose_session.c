@@ -33,8 +33,31 @@
  */
 #include "emit/compose_internal.h"
 
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
+
+/* What weir_session_of() has said of a cell. */
+typedef struct WeirKnownSession
+{
+	WeirGroup  *cell;
+	char		status;			/* of the hash table */
+	bool		exists;
+	Timestamp	lower;
+	Timestamp	upper;
+	WeirGroup  *first;
+} WeirKnownSession;
+
+#define SH_PREFIX weir_sessions
+#define SH_ELEMENT_TYPE WeirKnownSession
+#define SH_KEY_TYPE WeirGroup *
+#define SH_KEY cell
+#define SH_HASH_KEY(tb, key) murmurhash32((uint32) ((uintptr_t) (key) >> 3))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
 
 /* What was said of a key so far, while its cells are walked in their order. */
 typedef struct Progress
@@ -292,8 +315,8 @@ examine_session(WeirComposer *composer, Progress *progress, int64 n_cells)
 	Timestamp	upper = session_end(composer, cells[n_cells - 1].last);
 	bool		wanted = composer->wanted(composer->wanted_arg, lower, upper);
 	bool		hangs = composer->states[composer->last_state].ops->retracts &&
-		progress->reaches && progress->examined == cells[0].number - 1 &&
-		!holds_row(cells[0].group);
+	progress->reaches && progress->examined == cells[0].number - 1 &&
+	!holds_row(cells[0].group);
 	bool		reaches = hangs;
 
 	if (!hangs)
@@ -352,32 +375,73 @@ end_cluster(WeirComposer *composer, Progress *progress)
 
 /* ---- questions ---- */
 
-bool
-weir_session_of(WeirComposer *composer, WeirGroup *pane,
-				Timestamp *lower, Timestamp *upper, WeirGroup **first)
+/*
+ * What a session is, for all of its cells: when it ends, each of them is asked
+ * about, and expanding it each time would cost the square of its length.
+ */
+static void
+remember(WeirComposer *composer, WeirGroup *pane, int64 n_cells)
+{
+	const WeirCell *cells = composer->cells.data;
+	WeirKnownSession *known;
+	bool		found;
+
+	if (n_cells == 0)
+	{
+		known = weir_sessions_insert(composer->sessions, pane, &found);
+		known->exists = false;
+	}
+	for (int64 i = 0; i < n_cells; i++)
+	{
+		known = weir_sessions_insert(composer->sessions, cells[i].group, &found);
+		known->exists = true;
+		known->lower = cells[0].first;
+		known->upper = session_end(composer, cells[n_cells - 1].last);
+		known->first = cells[0].group;
+	}
+}
+
+/* Finds out what session a cell is part of. */
+static void
+examine(WeirComposer *composer, WeirGroup *pane)
 {
 	MemoryContext old = MemoryContextSwitchTo(composer->scratch);
 	WeirComposedKey key;
 	int64		number;
 	WeirCell	cell;
-	bool		exists;
 
 	weir_composed_key(composer, &key, weir_group_key(composer->table, pane),
 					  pane->key_len);
 	memcpy(&number, key.image + key.pane_at, sizeof(number));
-	exists = read_cell(composer, number, pane, &cell);
-	if (exists)
-	{
-		int64		n = expand(composer, &key, &cell);
-		const WeirCell *cells = composer->cells.data;
-
-		*lower = cells[0].first;
-		*upper = session_end(composer, cells[n - 1].last);
-		*first = cells[0].group;
-	}
+	if (read_cell(composer, number, pane, &cell))
+		remember(composer, pane, expand(composer, &key, &cell));
+	else
+		remember(composer, pane, 0);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(composer->scratch);
-	return exists;
+}
+
+bool
+weir_session_of(WeirComposer *composer, WeirGroup *pane,
+				Timestamp *lower, Timestamp *upper, WeirGroup **first)
+{
+	const WeirKnownSession *known;
+
+	if (composer->sessions == NULL)
+		composer->sessions = weir_sessions_create(composer->composed, 64, NULL);
+	known = weir_sessions_lookup(composer->sessions, pane);
+	if (known == NULL)
+	{
+		examine(composer, pane);
+		known = weir_sessions_lookup(composer->sessions, pane);
+	}
+	if (known->exists)
+	{
+		*lower = known->lower;
+		*upper = known->upper;
+		*first = known->first;
+	}
+	return known->exists;
 }
 
 void

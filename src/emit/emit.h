@@ -186,21 +186,25 @@ extern WeirComposer *weir_composer_create(const WeirWindow *window,
 typedef bool (*WeirWanted) (void *arg, Timestamp lower, Timestamp upper);
 
 /*
- * For the panes given (any number, of any keys, in any order): the outcomes of
- * all windows that hold one of them and that `wanted` wants, with holder, words,
- * has_window, lower, upper and cluster set; the caller fills in the rest.  The
- * words and what they own live until weir_composer_reset().  A window without
- * rows has an outcome without words if a row of v is held for it, else none.
- * Makes groups for holders that do not exist yet.  A pane of the NULL window is
- * an outcome of its own.
+ * For the panes given (any number, of any keys, in any order, none twice): the
+ * outcomes of all windows that hold one of them and that `wanted` wants, with
+ * holder, words, has_window, lower, upper, had and cluster set; the caller fills
+ * in the rest.  They, their words and what those own live until
+ * weir_composer_reset(), also over further calls; words may be a group's own.  A
+ * window without rows has an outcome without words if a row of v is held for it,
+ * else none.  Makes groups for holders that do not exist yet.  A pane of the NULL
+ * window is an outcome of its own, and always wanted.
  *
  * Of sessions: all that the panes given, and their neighbours, are now part of,
  * and an outcome without words for each group that holds the row of a session
- * which no longer begins there.  frozen(arg, ...) as `wanted`: a session that is
- * not wanted has no outcome, and joins no other.
+ * which no longer begins there; its bounds are the pane's, since those of the old
+ * session are not known here.  Of a session that is not wanted nothing is said,
+ * also not of rows that its panes hold: it is for those that are frozen.
  *
- * Raises 53200 when the budget is spent, and what merging raises; then the
- * table has at most more empty groups than before.
+ * Compares keys and values of users' types: call it as the view's owner.  Raises
+ * 53200 when the budget is spent, and what keys and merging raise; then all is as
+ * after weir_composer_reset(), and the table has at most more empty groups than
+ * before.
  */
 extern WeirOutcome *weir_compose(WeirComposer *composer,
 								 WeirGroup **panes, int n,
@@ -209,8 +213,10 @@ extern WeirOutcome *weir_compose(WeirComposer *composer,
 extern void weir_composer_reset(WeirComposer *composer);
 
 /*
- * The session that a pane is part of, by the rows that it has now: its upper
- * bound, and the group that begins it.  False if the pane has no rows.
+ * The session that a pane is part of, by the rows that it has now: its bounds, and
+ * the group that begins it.  False if the pane has no rows.  Answers are
+ * remembered until weir_composer_reset(), and the second one about a session runs
+ * no code of a key's type: nothing may be folded in between.
  */
 extern bool weir_session_of(WeirComposer *composer, WeirGroup *pane,
 							Timestamp *lower, Timestamp *upper,

@@ -96,6 +96,7 @@ assign(WeirFeed *feed)
 	WeirPosition *positions = palloc(sizeof(WeirPosition) *
 									 Max(feed->n_partitions, 1));
 
+	weir_feed_hold_none(feed);
 	for (int p = 0; p < feed->n_partitions; p++)
 	{
 		positions[p].partition = p;
@@ -203,6 +204,8 @@ weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 					 errhint("pg_weir tries again by itself.")));
 		feed->n_partitions = n;
 		feed->next = palloc(sizeof(int64) * Max(n, 1));
+		feed->held = palloc0(sizeof(bool) * Max(n, 1));
+		feed->heard = palloc0(sizeof(TimestampTz) * Max(n, 1));
 		for (int p = 0; p < n; p++)
 			feed->next[p] = PG_INT64_MAX;
 		foreach(cell, runs)
@@ -384,6 +387,7 @@ int
 weir_feed_poll(WeirFeed *feed)
 {
 	WeirBatch  *batch = &feed->batch;
+	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *cell;
 
 	MemoryContextReset(batch->mcxt);
@@ -417,6 +421,7 @@ weir_feed_poll(WeirFeed *feed)
 						}
 					}
 					feed->next[p] = message->offset + 1;
+					feed->heard[p] = now;
 					feed->trouble = NULL;
 				}
 				break;
@@ -529,6 +534,9 @@ weir_feed_look(WeirFeed *feed)
 		return;
 
 	feed->next = repalloc(feed->next, sizeof(int64) * n);
+	feed->held = repalloc(feed->held, sizeof(bool) * n);
+	memset(feed->held + old_n, 0, sizeof(bool) * (n - old_n));
+	feed->heard = repalloc(feed->heard, sizeof(TimestampTz) * n);
 	for (int p = old_n; p < n; p++)
 	{
 		ListCell   *cell;

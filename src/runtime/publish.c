@@ -589,13 +589,18 @@ void
 weir_stage_states(WeirRun *run, WeirStaged *staged)
 {
 	make_room(staged, run->n_dirty + staged->n_due + staged->n_outcomes);
+	staged->deadlines = MemoryContextAllocHuge(CurrentMemoryContext,
+											   sizeof(Timestamp) *
+											   Max(staged->n_due, 1));
 	for (int64 i = 0; i < staged->n_due; i++)
 	{
 		WeirGroup  *group = staged->due[i];
 		int64		pane = 0;
 
 		(void) pane_of_group(run, group, &pane);
-		if (next_deadline(run, group, pane, staged->watermark) == DT_NOBEGIN)
+		staged->deadlines[i] = next_deadline(run, group, pane,
+											 staged->watermark);
+		if (staged->deadlines[i] == DT_NOBEGIN)
 			group->flags |= WEIR_GROUP_GONE;
 	}
 	for (int64 i = 0; i < staged->n_outcomes; i++)
@@ -644,7 +649,10 @@ weir_unstage(WeirRun *run, WeirStaged *staged)
 
 /* ------------------------------------------------------------ afterwards */
 
-/* Due groups that stay wait again, for later. */
+/*
+ * Due groups that stay wait again, for later.  What a group waits for was decided
+ * before the commit: of a session the keys' equality may have been asked.
+ */
 static void
 move_deadlines(WeirStaged *staged)
 {
@@ -656,15 +664,11 @@ move_deadlines(WeirStaged *staged)
 	for (int64 i = 0; i < staged->n_due; i++)
 	{
 		WeirGroup  *group = staged->due[i];
-		int64		pane = 0;
-		Timestamp	deadline;
 
-		(void) pane_of_group(run, group, &pane);
-		deadline = next_deadline(run, group, pane, staged->watermark);
-		if (deadline == DT_NOBEGIN)
+		if (staged->deadlines[i] == DT_NOBEGIN)
 			group->flags &= ~WEIR_GROUP_WAITS;	/* it is among those that go */
 		else
-			weir_deadlines_add(run->deadlines, deadline, group);
+			weir_deadlines_add(run->deadlines, staged->deadlines[i], group);
 	}
 }
 
@@ -693,6 +697,41 @@ forget_unpublished(WeirStaged *staged)
 			run->unpublished[kept++] = group;
 	}
 	run->n_unpublished = kept;
+}
+
+/* Waits for nothing, and nothing hangs on it. */
+static bool
+is_idle(const WeirRun *run, const WeirGroup *group)
+{
+	return (group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_GONE)) == 0 &&
+		is_empty(run, group);
+}
+
+/*
+ * Groups that go, those of no rows among them; and holders that compose.c has
+ * made for windows which HAVING then rejected.
+ */
+static void
+remove_groups(WeirStaged *staged)
+{
+	WeirRun    *run = staged->run;
+	int64		n_holders = 0;
+
+	for (int64 i = 0; staged->publishes && i < staged->n_groups; i++)
+		if (is_idle(run, staged->groups[i]))
+			staged->groups[i]->flags |= WEIR_GROUP_GONE;
+	for (int64 i = 0; i < staged->n_outcomes; i++)
+		if (is_idle(run, staged->outcomes[i].holder))
+		{
+			staged->outcomes[i].holder->flags |= WEIR_GROUP_GONE;
+			staged->outcomes[n_holders++].holder = staged->outcomes[i].holder;
+		}
+	forget_unpublished(staged);
+	for (int64 i = 0; i < staged->n_groups; i++)
+		if ((staged->groups[i]->flags & WEIR_GROUP_GONE) != 0)
+			weir_group_table_remove(run->table, staged->groups[i]);
+	for (int64 i = 0; i < n_holders; i++)
+		weir_group_table_remove(run->table, staged->outcomes[i].holder);
 }
 
 void
@@ -728,15 +767,7 @@ weir_apply_staged(WeirStaged *staged)
 			pane_of_group(run, group, &pane))
 			weir_run_wait(run, group, pane, DT_NOBEGIN);
 	}
-	for (int64 i = 0; i < staged->n_groups; i++)
-		if (staged->publishes &&
-			(staged->groups[i]->flags & WEIR_GROUP_WAITS) == 0 &&
-			is_empty(run, staged->groups[i]))
-			staged->groups[i]->flags |= WEIR_GROUP_GONE;
-	forget_unpublished(staged);
-	for (int64 i = 0; i < staged->n_groups; i++)
-		if ((staged->groups[i]->flags & WEIR_GROUP_GONE) != 0)
-			weir_group_table_remove(run->table, staged->groups[i]);
+	remove_groups(staged);
 	if (run->composer != NULL)
 		weir_composer_reset(run->composer);
 

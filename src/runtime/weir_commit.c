@@ -196,13 +196,11 @@ write_results(WeirRun *run, Relation v, WeirStaged *staged)
 {
 	const WeirViewOptions *options = &run->def->options;
 	WeirChangelog *changelog = NULL;
-	WeirOwnerScope scope;
 
 	order_outcomes(staged);
 	staged->placements = MemoryContextAllocHuge(CurrentMemoryContext,
 												sizeof(WeirPlacement) *
 												Max(staged->n_outcomes, 1));
-	weir_owner_begin(&scope, run->def->owner);
 	if (options->changelog != WEIR_CHANGELOG_OFF)
 		changelog = weir_changelog_begin(run->def->changelog, run->shape,
 										 staged->seq, staged->watermark,
@@ -232,7 +230,6 @@ write_results(WeirRun *run, Relation v, WeirStaged *staged)
 		staged->notified = seq > staged->seq;
 		staged->seq = seq;
 	}
-	weir_owner_end(&scope);
 }
 
 static void
@@ -296,6 +293,7 @@ write_run(WeirRun *run, WeirStaged *staged)
 	Relation	state_table = NULL;
 	Relation	v = open_view(run, &state_table);
 	bool		backfilling = run->backfilling && !weir_run_complete(run);
+	WeirOwnerScope scope;
 
 	staged->filenode = weir_filenode(v);
 	staged->publishes = !backfilling;
@@ -307,10 +305,13 @@ write_run(WeirRun *run, WeirStaged *staged)
 				 errmsg("the rows of the view have moved")));
 
 	PushActiveSnapshot(GetTransactionSnapshot());
+	/* equality and order of types may be a user's */
+	weir_owner_begin(&scope, run->def->owner);
 	weir_stage_outcomes(run, staged);
 	if (staged->publishes)
 		write_results(run, v, staged);
 	weir_stage_states(run, staged);
+	weir_owner_end(&scope);
 	order_others(staged);
 	WEIR_FAULT("commit-results");
 

@@ -280,6 +280,7 @@ read_feeds(void)
 	{
 		WeirFeed   *feed = lfirst(cell);
 
+		weir_feed_align(feed);
 		if (is_held(feed) || is_blocked(feed) || weir_feed_poll(feed) == 0)
 			continue;
 		busy = true;
@@ -444,6 +445,8 @@ time_to_wait(void)
 		WeirFeed   *feed = lfirst(cell);
 
 		due = Min(due, feed->next_look);
+		if (feed->n_held > 0)
+			due = Min(due, feed->next_align);
 		if (feed->held_since != 0)
 			due = Min(due, now + 10000);
 	}

@@ -330,6 +330,7 @@ typedef struct WeirStaged
 	WeirPlacement *placements;	/* of the outcomes' rows */
 	void	  **due;			/* groups whose deadline has come */
 	int64		n_due;
+	Timestamp  *deadlines;		/* what those wait for next; DT_NOBEGIN: they go */
 	WeirGroup **groups;			/* states to write */
 	bool	   *gone;			/* or to delete, with the group */
 	ItemPointerData *results;	/* where their rows of v are */
@@ -413,6 +414,10 @@ typedef struct WeirFeed
 	List	   *runs;
 	int			n_partitions;
 	int64	   *next;			/* per partition: what comes next */
+	int			n_held;
+	bool	   *held;			/* is not read, for it is far ahead of others */
+	TimestampTz *heard;			/* when there was a message of it */
+	TimestampTz next_align;
 	WeirBatch	batch;
 	TimestampTz next_look;		/* for new partitions */
 	ErrorData  *trouble;		/* the broker is away; it will come back */
@@ -437,6 +442,13 @@ extern bool weir_feed_same_kind(const WeirFeed *feed, const WeirRun *run);
 /* Polls; decodes into feed->batch.  Returns the number of messages. */
 extern int	weir_feed_poll(WeirFeed *feed);
 extern void weir_feed_decode(WeirFeed *feed);
+
+/*
+ * align.c: while views with watermarks catch up, holds partitions that are far
+ * ahead of others in event time; and lets all of them go.
+ */
+extern void weir_feed_align(WeirFeed *feed);
+extern void weir_feed_hold_none(WeirFeed *feed);
 
 /* Looks for new partitions; waits for the broker at most a second. */
 extern void weir_feed_look(WeirFeed *feed);

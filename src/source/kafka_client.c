@@ -147,16 +147,29 @@ weir_kafka_assign(WeirKafkaConsumer *consumer,
 	}
 }
 
-void
-weir_kafka_pause(WeirKafkaConsumer *consumer, int32 partition)
+static void
+pause_or_resume(WeirKafkaConsumer *consumer, int32 partition, bool pause)
 {
 	WeirKafkaHandle *handle = consumer->handle;
 	rd_kafka_topic_partition_list_t *list;
 
 	list = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_topic_partition_list_add(list, handle->target->topic, partition);
-	(void) rd_kafka_pause_partitions(handle->rk, list);
+	(void) (pause ? rd_kafka_pause_partitions(handle->rk, list) :
+			rd_kafka_resume_partitions(handle->rk, list));
 	rd_kafka_topic_partition_list_destroy(list);
+}
+
+void
+weir_kafka_pause(WeirKafkaConsumer *consumer, int32 partition)
+{
+	pause_or_resume(consumer, partition, true);
+}
+
+void
+weir_kafka_resume(WeirKafkaConsumer *consumer, int32 partition)
+{
+	pause_or_resume(consumer, partition, false);
 }
 
 int

@@ -129,6 +129,5 @@ extern WeirKafkaConsumer *weir_kafka_open_owned(Oid foreign_table, Oid user_id,
 												ResourceOwner owner);
 
 /* Stops fetching partitions that a scan is done with. */
-extern void weir_kafka_pause(WeirKafkaConsumer *consumer, int32 partition);
 
 #endif							/* WEIR_KAFKA_HANDLE_H */

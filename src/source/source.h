@@ -88,6 +88,13 @@ extern WeirKafkaConsumer *weir_kafka_open(Oid foreign_table, Oid user_id);
 extern void weir_kafka_assign(WeirKafkaConsumer *consumer,
 							  const WeirPosition *positions, int n);
 
+/*
+ * A partition that is paused is not read until it is resumed, from where it was;
+ * what was fetched in advance is fetched again.
+ */
+extern void weir_kafka_pause(WeirKafkaConsumer *consumer, int32 partition);
+extern void weir_kafka_resume(WeirKafkaConsumer *consumer, int32 partition);
+
 /* Becomes readable when a poll may return something. */
 extern int	weir_kafka_fd(WeirKafkaConsumer *consumer);
 

@@ -143,9 +143,9 @@ hash_keys(const WeirKeyFormat *format, const char *image)
 	Datum		values[FUNC_MAX_ARGS];
 	bool		nulls[FUNC_MAX_ARGS];
 	Datum	   *value = format->n <= FUNC_MAX_ARGS ?
-		values : palloc(format->n * sizeof(Datum));
+	values : palloc(format->n * sizeof(Datum));
 	bool	   *null = format->n <= FUNC_MAX_ARGS ?
-		nulls : palloc(format->n * sizeof(bool));
+	nulls : palloc(format->n * sizeof(bool));
 
 	weir_key_read(format, image, value, null);
 	for (int i = 0; i < format->n; i++)

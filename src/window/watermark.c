@@ -47,6 +47,7 @@
 
 #include <math.h>
 
+#include "common/int.h"
 #include "port/pg_bitutils.h"
 #include "port/pg_crc32c.h"
 #include "utils/memutils.h"

@@ -28,7 +28,7 @@ typedef enum WeirWatermarkKind
 {
 	WEIR_WATERMARK_NONE,		/* windows never close */
 	WEIR_WATERMARK_BOUNDED,		/* `delay` behind the greatest time */
-	WEIR_WATERMARK_PERCENTILE	/* as far behind as that share of rows was late */
+	WEIR_WATERMARK_PERCENTILE	/* behind it by the lateness of that share */
 } WeirWatermarkKind;
 
 /* What the options of a view say.  `ascending` is BOUNDED with delay 0. */
@@ -117,7 +117,8 @@ extern void weir_lateness_merge(WeirLateness *into, const WeirLateness *from);
  * for bytes that are none, 0A000 for a version that this build does not know.
  *
  * An older sketch does for a later position.  weir_lateness_is_due(): there are so
- * many more rows than when it was last saved that it is worth writing.
+ * many more rows than when it was last saved that it is worth writing.  If the
+ * commit that writes it fails, it is written some rows later.
  */
 extern bool weir_lateness_is_due(const WeirLateness *lateness);
 extern void weir_lateness_save(WeirLateness *lateness, StringInfo out);

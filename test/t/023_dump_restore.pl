@@ -45,6 +45,17 @@ sub is_exact
 	is($wrong, '0 0 true', "$what: exact");
 	is($where->safe_psql($db, q{SELECT count(*) FROM weir.dead_letters WHERE view = 'v'::regclass}),
 		$where->safe_psql($db, q[SELECT count(*) FROM clicks_text WHERE v NOT LIKE '{%']), "$what: its dead letters");
+
+	# the changelog came along, goes on, and folds to the windows that are closed
+	$wrong = $where->safe_psql($db, q{
+		WITH closed AS (SELECT * FROM v WHERE weir.is_closed('v', win)),
+			folded AS (SELECT k, win, c, s, x, sum(weir_diff) AS n FROM v_changes GROUP BY k, win, c, s, x HAVING sum(weir_diff) <> 0)
+		SELECT (SELECT count(*) FROM (TABLE closed EXCEPT ALL SELECT k, win, c, s, x FROM folded) a) || ' ' ||
+			(SELECT count(*) FROM (SELECT k, win, c, s, x FROM folded EXCEPT ALL TABLE closed) b) || ' ' ||
+			(SELECT count(*) FROM folded WHERE n <> 1) || ' ' || (SELECT count(*) > 0 FROM closed) || ' ' ||
+			(SELECT max(weir_seq) = (SELECT next_seq - 1 FROM weir_data.status) FROM v_changes) || ' ' ||
+			(SELECT channel LIKE 'weir\_%' FROM weir.views)});
+	is($wrong, '0 0 0 true true true', "$what: its changelog");
 }
 
 $node->safe_psql('postgres', q{
@@ -98,7 +109,13 @@ $other->kill9_worker;
 send_some(100);
 is_exact($other, 'moved', 'after kill -9 of the restored');
 like($other->error_of('DELETE FROM v', 'moved'), qr/^55000/, 'the restored view is read-only');
+like($other->error_of('DELETE FROM v_changes', 'moved'), qr/^55000.*changelog "v_changes"/, 'so is its changelog');
+like($other->error_of('DROP TABLE v_changes', 'moved'), qr/^2BP01/, 'which is part of it again');
+$other->safe_psql('moved', 'ALTER TABLE v RENAME TO w');
+is($other->safe_psql('moved', "SELECT to_regclass('w_changes') IS NOT NULL"), 't', 'and follows it');
+$other->safe_psql('moved', 'ALTER TABLE w RENAME TO v');
 is($other->error_of('DROP TABLE v', 'moved'), '', 'and can be dropped');
+is($other->safe_psql('moved', "SELECT to_regclass('v_changes') IS NULL"), 't', 'with its changelog');
 is($other->safe_psql('moved', q{SELECT count(*) FROM pg_class WHERE relnamespace = 'weir_data'::regnamespace AND relname ~ '^(query|state)_'}),
 	'0', 'with all its parts');
 
