@@ -19,6 +19,9 @@
  * have no backlog, so nothing is held from them; and a partition from which
  * nothing comes holds nobody up for longer than a few seconds.
  *
+ * What librdkafka has fetched of a partition before it is held still comes, with
+ * versions below 2.1: the bound is loose by its queue (queued_max_messages_kbytes).
+ *
  *-------------------------------------------------------------------------
  */
 #include "runtime/worker.h"
