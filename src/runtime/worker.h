@@ -419,6 +419,8 @@ typedef struct WeirFeed
 	bool	   *held;			/* is not read, for it is far ahead of others */
 	TimestampTz *heard;			/* when there was a message of it */
 	TimestampTz next_align;
+	TimestampTz begun;			/* event time where the first partition was;
+								 * DT_NOEND: nowhere yet */
 	WeirBatch	batch;
 	TimestampTz next_look;		/* for new partitions */
 	ErrorData  *trouble;		/* the broker is away; it will come back */
