@@ -357,10 +357,11 @@ typedef struct Wanted
 } Wanted;
 
 static bool
-is_wanted(void *arg, Timestamp lower, Timestamp upper)
+is_wanted(void *arg, const WeirGroup *first, Timestamp lower, Timestamp upper)
 {
 	const Wanted *wanted = arg;
 	const WeirRun *run = wanted->run;
+	Timestamp	was_upper = upper;
 
 	if (!run->has_watermark)
 		return wanted->open;
@@ -371,9 +372,12 @@ is_wanted(void *arg, Timestamp lower, Timestamp upper)
 			 run->window.kind == WEIR_SESSION);
 	if (upper > run->time.watermark)
 		return wanted->closing;
+	/* a session of which rows were taken back was open, or could be revised */
+	if (first != NULL)
+		was_upper = Max(upper, weir_run_published(run, first));
 	/* what a backfill has not published yet was never frozen */
 	return wanted->closed &&
-		(run->backfilling || upper > run->time.settled);
+		(run->backfilling || was_upper > run->time.settled);
 }
 
 static void
@@ -528,6 +532,7 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 	bool		moved = false;
 
 	staged->run = run;
+	staged->held_by = -1;
 	staged->watermark = run->time.watermark;
 	staged->settled = run->time.settled;
 	staged->next_idle = DT_NOEND;
