@@ -423,7 +423,7 @@ sub live_through
 	{
 		if (my @some = splice @lines, 0, $step)
 		{
-			if (rand() < 0.5) { push @some, [ int rand $partitions, undef, one_of('bad', '{"id": 1, "ts": "noon"}', '{"id": 2, "ts": "infinity"}') ]; $poisoned++ }
+			if (rand() < 0.5) { push @some, [ int rand $partitions, undef, one_of('bad', '{"id": 1, "ts": "noon"}', '[1]') ]; $poisoned++ }
 			$broker->produce('topical', @some);
 		}
 		$found ||= $kind eq 'fault' && look_for($point, $action);
