@@ -80,4 +80,18 @@ for my $case (
 }
 folds('v', 'the changelog folds to the view');
 
+# ---- code of the owner's that runs when rows are written: a stall says where it is,
+# and what to do
+sql(<<'EOF');
+CREATE FUNCTION fussy(k text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+	BEGIN IF k = 'bad' THEN RAISE 'no such thing'; END IF; RETURN k; END $$;
+CREATE INDEX fussy ON v_changes (fussy(k));
+INSERT INTO s VALUES ('bad', '2024-01-01 00:01:40', 1);
+EOF
+stalls('v', 'P0001|no such thing', "an index of the owner's raises");
+like(sql('SELECT detail, hint FROM weir.views'), qr/^PL.pgSQL function public.fussy.*\|It is tried again by itself/s, 'the stall says where and what then');
+sql('DROP INDEX fussy');
+resumes('v', 'without it, it goes on');
+folds('v', 'the changelog folds to the view');
+
 done_testing();
