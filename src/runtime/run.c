@@ -353,6 +353,12 @@ begin_time(WeirRun *run)
 		if (run->def->options.watermark.kind != WEIR_WATERMARK_PERCENTILE)
 			time->lateness = NULL;
 	}
+	/* another policy holds from the next row on, not from the next commit */
+	if (!run->backfilling)
+		run->time.settled =
+			Max(run->time.settled,
+				weir_time_add(run->time.watermark,
+							  -run->def->options.allowed_lateness));
 	run->next_idle = 0;
 	weir_run_set_deadlines(run);
 }
