@@ -40,6 +40,7 @@
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 static ProcessUtility_hook_type next_process_utility = NULL;
 static object_access_hook_type next_object_access = NULL;
@@ -279,8 +280,13 @@ weir_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
 			altered_views = NIL;
+			if (views == NIL)
+				break;
+			/* statements have taken theirs back; rows of pg_type can be out of line */
+			PushActiveSnapshot(GetTransactionSnapshot());
 			foreach(lc, views)
 				follow_owner(lfirst_oid(lc));
+			PopActiveSnapshot();
 			break;
 		default:
 			altered_views = NIL;

@@ -63,13 +63,28 @@ wanted_database(Node *stmt)
 	return name == NULL ? InvalidOid : get_database_oid(name, true);
 }
 
+/* Core has such a function, but kept it to itself up to 15.18. */
+static bool
+may_create_databases(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		result = superuser_arg(role);
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result |= ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
 /* What core will ask: anybody who may create databases may copy a template. */
 static bool
 is_allowed(Node *stmt, Oid database)
 {
 	bool		result = weir_owns_database(database, GetUserId());
 
-	if (!result && IsA(stmt, CreatedbStmt) && have_createdb_privilege())
+	if (!result && IsA(stmt, CreatedbStmt) && may_create_databases(GetUserId()))
 	{
 		HeapTuple	tuple = SearchSysCache1(DATABASEOID,
 											ObjectIdGetDatum(database));

@@ -272,8 +272,12 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 	if (query == NULL)
 		return NULL;
 	view->source = weir_query_source(query);
+	WEIR_FAULT("catalog-view");
 	view->source_kind = weir_source_kind(view->source);
+	/* it was there above, but a DROP may have committed in between */
 	view->name = get_rel_name(view->relid);
+	if (view->name == NULL)
+		return NULL;
 	view->paused = DatumGetBool(values[VIEWS_PAUSED - 1]);
 	view->epoch = DatumGetInt64(values[VIEWS_EPOCH - 1]);
 	view->version = HeapTupleHeaderGetRawXmin(tuple->t_data);

@@ -217,7 +217,7 @@ weir_backfill_send(void)
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(mcxt);
 	uint64		cursor = 0;
-	WeirGroup  *group;
+	WeirGroup  *group = NULL;
 	StringInfoData message;
 
 	WEIR_FAULT("backfill-send");

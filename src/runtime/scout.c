@@ -74,6 +74,7 @@ weir_scout(Oid database)
 {
 	List	   *streams = NIL;
 	ListCell   *cell;
+	bool		follows_changes;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -94,9 +95,11 @@ weir_scout(Oid database)
 	drop_wishes(database, streams);
 	foreach(cell, streams)
 		want(database, lfirst_oid(cell));
+	/* the list goes with the transaction */
+	follows_changes = list_member_oid(streams, WEIR_GROUP_CHANGES);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	/* nobody else would: the worker of the last view may have died */
-	if (!list_member_oid(streams, WEIR_GROUP_CHANGES))
+	if (!follows_changes)
 		weir_slot_end();
 }

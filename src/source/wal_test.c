@@ -48,13 +48,13 @@ parse_watched(char *text)
 		*list++ = '\0';
 	watched->relid = DatumGetObjectId(DirectFunctionCall1(regclassin,
 														  CStringGetDatum(text)));
-	rel = table_open(watched->relid, NoLock);
+	rel = table_open(watched->relid, AccessShareLock);
 	for (int i = 0; list == NULL && i < RelationGetNumberOfAttributes(rel); i++)
 	{
 		if (!TupleDescAttr(RelationGetDescr(rel), i)->attisdropped)
 			watched->wanted = bms_add_member(watched->wanted, i + 1);
 	}
-	table_close(rel, NoLock);
+	table_close(rel, AccessShareLock);
 	for (char *name = list ? strtok(list, ",) ") : NULL; name != NULL;
 		 name = strtok(NULL, ",) "))
 	{
@@ -99,7 +99,7 @@ find_watched(List *watched, Oid relid)
 static char *
 row_text(const WeirChange *change, int i, bool old, const WeirWatched *watched)
 {
-	Relation	rel = table_open(watched->relid, NoLock);
+	Relation	rel = table_open(watched->relid, AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(rel);
 	Datum	   *values = palloc0(sizeof(Datum) * (desc->natts + 1));
 	bool	   *nulls = palloc0(sizeof(bool) * (desc->natts + 1));
@@ -127,7 +127,7 @@ row_text(const WeirChange *change, int i, bool old, const WeirWatched *watched)
 		getTypeOutputInfo(att->atttypid, &output, &is_varlena);
 		appendStringInfoString(&text, OidOutputFunctionCall(output, values[attnum - 1]));
 	}
-	table_close(rel, NoLock);
+	table_close(rel, AccessShareLock);
 	return got ? psprintf("(%s)", text.data) : NULL;
 }
 

@@ -122,6 +122,28 @@ is(sql('SELECT count(*) FROM weir_data.views'), '1', 'no view');
 sql('INSERT INTO t (k, n) VALUES (1, 1); DELETE FROM t WHERE id % 9 = 0');
 $oracle->same('the one that stayed is exact');
 
+# ---- a view that is dropped while the worker reads its definition for the first time
+sql('CREATE TABLE lone (k int) WITH (fillfactor = 90)');
+my $worker = sql("SELECT weir.worker_pid('v')");
+my $seen = -s $node->logfile;
+# of the two views the worker comes past the second one between its two looks at
+# pg_class, and then meets a table that it knows nothing of yet
+sql(q{ALTER SYSTEM SET weir.fault = 'catalog-view:sleep:2'});
+sql('SELECT pg_reload_conf()');
+$node->wait_for_log(qr/parameter "weir.fault" changed/, $seen);
+sql(q{SELECT pg_sleep(0.3)});
+sql(<<'EOF2');
+CREATE TABLE brief WITH (weir.continuous, weir.append_only) AS SELECT k, count(*) AS c FROM lone GROUP BY k;
+SELECT pg_sleep(0.3);
+DROP TABLE brief;
+EOF2
+ok($node->wait_for_log(qr/\[$worker\] LOG: +fault point catalog-view: sleep/, $seen), 'a view is dropped while its definition is read');
+sql('ALTER SYSTEM RESET weir.fault');
+sql('SELECT pg_reload_conf()');
+sql('INSERT INTO t (k, n) VALUES (1, 1)');
+$oracle->same('... the others go on');
+is(sql("SELECT weir.worker_pid('v')"), $worker, '... in the same worker');
+
 # ---- autovacuum learns what the worker writes while it runs
 sql('UPDATE t SET n = n + 1');
 $oracle->same('after an update of all');
