@@ -416,6 +416,30 @@ for my $kind (qw(topic table))
 	};
 }
 
+# Time leaps in the commit that revises: the window goes at once, and nothing waits for it
+section 'revised and frozen in one commit', ['leap'], sub {
+	my $seen = -s $node->logfile;
+	$time->source('stream', 'leap');
+	my %q = (
+		tumbled => q{SELECT k, weir.tumble(ts, '1 minute') AS win, count(*) AS c, sum(n) AS s FROM leap GROUP BY k, win},
+		hopped => q{SELECT k, weir.hop(ts, '30 seconds', '1 minute') AS win, count(*) AS c, sum(n) AS s FROM leap GROUP BY k, win},
+		visited => q{SELECT k, weir.session(ts, '1 minute') AS win, count(*) AS c, sum(n) AS s FROM leap GROUP BY k, win});
+	my $truth = WeirTime::sessions('leap_heap', 'k', '1 minute', 'count(*) AS c, sum(n) AS s');
+	view($_, $q{$_}, "weir.allowed_lateness = '1 hour'", $_ eq 'visited' ? (truth => $truth) : ()) for sort keys %q;
+	$time->give('leap', [ 'a', '12:00:00', 1 ], [ 'b', '12:03:00', 1 ]);
+	$time->news($_) for sort keys %q;
+	$time->give('leap', [ 'a', '12:00:30', 2 ], [ 'b', '14:00:00', 1 ]);
+	is($time->news('tumbled'), lines('-1 late a 12:00:00-12:01:00 1 1', '+1 late a 12:00:00-12:01:00 2 3', '+1 final b 12:03:00-12:04:00 1 1'), 'revised');
+	# moves time and makes no new group, which might take the place of the old one
+	$time->give('leap', [ 'b', '14:00:20', 1 ]);
+	$time->give('leap', [ 'b', '15:30:00', 1 ]);
+	$time->give('leap', [ 'b', '17:30:00', 1 ]);
+	is($time->news('tumbled'), lines('+1 final b 14:00:00-14:01:00 2 2', '+1 final b 15:30:00-15:31:00 1 1'), 'and time goes on');
+	$oracle->same('after the leap', sort keys %q);
+	is(sql(q{SELECT string_agg(groups_in_memory::text, ' ') FROM weir.stat_views WHERE view IN ('tumbled'::regclass, 'visited'::regclass)}), '1 1', 'what is frozen is gone');
+	unlike(slurp_file($node->logfile, $seen), qr/ERROR/, 'and no worker had to begin again');
+};
+
 # Late for sessions without revision: what touches a closed one, whatever it would bridge
 section 'sessions that are not revised', ['strict'], sub {
 	$time->source('stream', 'strict');
