@@ -109,7 +109,9 @@ weir_run_publish_again(WeirRun *run)
 
 	run->unsure = true;
 	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
-		if (weir_group_rows(run->table, group) > 0)
+		/* one without rows may hold the row of a window that has lost its last */
+		if (weir_group_rows(run->table, group) > 0 ||
+			ItemPointerIsValid(&group->result_tid))
 			weir_run_publish_pane(run, group);
 }
 
