@@ -446,7 +446,7 @@ weir_session_of(WeirComposer *composer, WeirGroup *pane,
 
 void
 weir_session_around(WeirComposer *composer, const char *image, uint32 len,
-					Timestamp ts, Timestamp *least_upper, Timestamp *upper)
+					Timestamp ts, WeirTouched *touched)
 {
 	MemoryContext old = MemoryContextSwitchTo(composer->scratch);
 	WeirComposedKey key;
@@ -460,10 +460,11 @@ weir_session_around(WeirComposer *composer, const char *image, uint32 len,
 	numbers[2] = numbers[1] + 1;
 	weir_compose_find(composer, &key, numbers, 3, groups, false);
 
-	*least_upper = DT_NOEND;
-	*upper = session_end(composer, ts);
+	touched->begins = touched->lower = touched->upper = DT_NOEND;
+	touched->ends = session_end(composer, ts);
 	for (int i = 0; i < 3; i++)
 	{
+		const WeirCell *cells;
 		WeirCell	cell;
 		Timestamp	end;
 		int64		n;
@@ -474,11 +475,16 @@ weir_session_around(WeirComposer *composer, const char *image, uint32 len,
 			(i == 2 && !within_gap(composer, ts, cell.first)))
 			continue;
 		n = expand(composer, &key, &cell);
-		cell = ((WeirCell *) composer->cells.data)[n - 1];
-		end = session_end(composer, cell.last);
-		*least_upper = Min(*least_upper, end);
-		*upper = Max(*upper, end);
-		examined = cell.number;
+		cells = composer->cells.data;
+		end = session_end(composer, cells[n - 1].last);
+		if (end < touched->upper)
+		{
+			touched->lower = cells[0].first;
+			touched->upper = end;
+		}
+		touched->begins = Min(touched->begins, cells[0].first);
+		touched->ends = Max(touched->ends, end);
+		examined = cells[n - 1].number;
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(composer->scratch);

@@ -222,15 +222,22 @@ extern bool weir_session_of(WeirComposer *composer, WeirGroup *pane,
 							Timestamp *lower, Timestamp *upper,
 							WeirGroup **first);
 
+/* Sessions that a row touches: it would be part of one, or bridge two. */
+typedef struct WeirTouched
+{
+	Timestamp	begins;			/* the first of them; DT_NOEND without any */
+	Timestamp	lower;			/* of the one that ends first */
+	Timestamp	upper;			/* DT_NOEND without any */
+	Timestamp	ends;			/* the one that the row would be in */
+} WeirTouched;
+
 /*
- * For judging a late row: which sessions would it touch (be part of, or bridge)?
- * image: of the key with the row's own pane.  *least_upper: the least upper bound
- * of those sessions, DT_NOEND without any; *upper: of the session that the row
- * would then be in, ts + gap at least.  Looks at committed and folded rows; slow.
+ * For judging a late row.  image: of the key with the row's own pane.  Looks at
+ * committed and folded rows; slow.
  */
 extern void weir_session_around(WeirComposer *composer, const char *image,
 								uint32 len, Timestamp ts,
-								Timestamp *least_upper, Timestamp *upper);
+								WeirTouched *touched);
 
 /* ---- tidy.c ---- */
 

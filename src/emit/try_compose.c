@@ -447,8 +447,9 @@ check_around(Trial *trial, const Row *row)
 	char	   *image;
 	uint32		hash;
 	uint32		len;
-	Timestamp	least_upper;
-	Timestamp	upper;
+	WeirTouched touched;
+	Timestamp	begins = DT_NOEND;
+	Timestamp	lower = DT_NOEND;
 	Timestamp	least_expected = DT_NOEND;
 	Timestamp	expected = row->ts + trial->window.slide;
 
@@ -467,12 +468,15 @@ check_around(Trial *trial, const Row *row)
 			row->ts >= held->upper ||
 			held->lower - row->ts >= trial->window.slide)
 			continue;
+		if (held->upper < least_expected)
+			lower = held->lower;
+		begins = Min(begins, held->lower);
 		least_expected = Min(least_expected, held->upper);
 		expected = Max(expected, held->upper);
 	}
-	weir_session_around(trial->composer, image, len, row->ts,
-						&least_upper, &upper);
-	if (least_upper != least_expected || upper != expected)
+	weir_session_around(trial->composer, image, len, row->ts, &touched);
+	if (touched.upper != least_expected || touched.lower != lower ||
+		touched.begins != begins || touched.ends != expected)
 		elog(ERROR, "what is around a row is told wrongly");
 	pfree(image);
 }

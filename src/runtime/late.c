@@ -172,30 +172,48 @@ record(WeirRun *run, int64 n, int64 first, int64 last,
 	run->moved = true;
 }
 
+/*
+ * A row misses a session that it touches and that is frozen.  One that touches
+ * none of those may still make an open session begin earlier, and were that never
+ * refused:
+ *
+ *	1. Session A is frozen, and some time later its groups are removed.
+ *	2. Session C begins a gap or more behind the last row of A, and is open.
+ *	3. A late row makes C begin less than a gap behind A, which nobody sees:
+ *	   by the rows that v has accepted the two are one session.
+ *
+ * So what begins a session, alone or in front of others, must be in time by
+ * itself; a row within reach of a session that was removed is not.  This looks
+ * at a row that is taken back as it did when the row came.
+ */
 static WeirTimeliness
 judge_session(WeirRun *run, Timestamp ts, const char *image, uint32 len,
 			  int diff)
 {
-	Timestamp	least_upper;
-	Timestamp	upper;
+	Timestamp	alone = weir_time_add(ts, run->window.size);
+	WeirTouched touched;
 
 	/*
 	 * A session that it touches ends behind the row, so none is frozen; and it is
 	 * in an open one, be it alone.
 	 */
-	if (ts >= run->time.settled &&
-		weir_time_add(ts, run->window.size) > run->time.watermark)
+	if (ts >= run->time.settled && alone > run->time.watermark)
 		return WEIR_IN_TIME;
 	if (!run->judging)
 		return WEIR_SUSPECT;
 	run->judging = false;
-	weir_session_around(run->composer, image, len, ts, &least_upper, &upper);
-	if (is_frozen(run, Min(least_upper, upper)))
+	weir_session_around(run->composer, image, len, ts, &touched);
+	if (is_frozen(run, touched.upper))
 	{
-		record(run, 1, 0, 0, ts, upper, diff);
+		record(run, 1, 0, 0, touched.lower, touched.upper, diff);
 		return WEIR_LATE_ALTOGETHER;
 	}
-	if (!is_closed(run, Min(least_upper, upper)))
+	if (touched.begins > ts && is_frozen(run, alone))
+	{
+		record(run, 1, 0, 0, ts, alone, diff);
+		return WEIR_LATE_ALTOGETHER;
+	}
+	if (!is_closed(run, Min(touched.upper, touched.ends)))
 		return WEIR_IN_TIME;
 	run->time.late_applied++;
 	return WEIR_LATE_FOR_SOME;
