@@ -182,8 +182,12 @@ extern WeirComposer *weir_composer_create(const WeirWindow *window,
 										  WeirState *states, int n_states,
 										  int first_state, int last_state);
 
-/* Which windows are to be composed?  changed: one of the panes given is in it. */
-typedef bool (*WeirWanted) (void *arg, Timestamp lower, Timestamp upper);
+/*
+ * Which windows are to be composed?  Of a session: has it changed since the last
+ * commit, and does one of its panes hold a row of v?
+ */
+typedef bool (*WeirWanted) (void *arg, Timestamp lower, Timestamp upper,
+							bool changed, bool holds);
 
 /*
  * For the panes given (any number, of any keys, in any order, none twice): the
@@ -223,14 +227,37 @@ extern bool weir_session_of(WeirComposer *composer, WeirGroup *pane,
 							WeirGroup **first);
 
 /*
- * For judging a late row: which sessions would it touch (be part of, or bridge)?
- * image: of the key with the row's own pane.  *least_upper: the least upper bound
- * of those sessions, DT_NOEND without any; *upper: of the session that the row
- * would then be in, ts + gap at least.  Looks at committed and folded rows; slow.
+ * When the session of a pane would end if it ended with that; false if the pane
+ * has no rows.  Runs no code of users.
+ */
+extern bool weir_session_pane_end(const WeirComposer *composer,
+								  const WeirGroup *pane, Timestamp *end);
+
+/* The sessions that a row would be part of, or bridge. */
+typedef struct WeirSessionsAround
+{
+	Timestamp	lower;			/* the least of all; DT_NOEND without any */
+	Timestamp	least_upper;	/* likewise */
+	Timestamp	least_whole;	/* of those that are not WEIR_GROUP_TORN */
+	Timestamp	upper;			/* of the one that the row would then be in, ts +
+								 * gap at least */
+	const WeirGroup *torn;		/* one of its panes that is WEIR_GROUP_TORN */
+} WeirSessionsAround;
+
+/*
+ * For judging a late row.  image: of the key with the row's own pane.  Looks at
+ * committed and folded rows; slow.
  */
 extern void weir_session_around(WeirComposer *composer, const char *image,
 								uint32 len, Timestamp ts,
-								Timestamp *least_upper, Timestamp *upper);
+								WeirSessionsAround *around);
+
+/*
+ * The panes of the session that the pane of an image is part of, in
+ * CurrentMemoryContext; returns how many.
+ */
+extern int64 weir_session_panes(WeirComposer *composer, const char *image,
+								uint32 len, WeirGroup ***panes);
 
 /* ---- tidy.c ---- */
 

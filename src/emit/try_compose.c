@@ -204,7 +204,7 @@ close_trial(Trial *trial)
 }
 
 static bool
-is_wanted(void *arg, Timestamp lower, Timestamp upper)
+is_wanted(void *arg, Timestamp lower, Timestamp upper, bool changed, bool holds)
 {
 	Trial	   *trial = arg;
 
@@ -307,7 +307,7 @@ check_outcome(Trial *trial, const WeirOutcome *outcome)
 		elog(ERROR, "an outcome takes away what is not there");
 	if (at == NULL)
 		return;
-	if (!is_wanted(trial, outcome->lower, outcome->upper) &&
+	if (!is_wanted(trial, outcome->lower, outcome->upper, false, false) &&
 		(outcome->words != NULL || trial->window.kind != WEIR_SESSION))
 		elog(ERROR, "an outcome was not wanted");
 	memcpy(&pane, at, sizeof(pane));
@@ -426,7 +426,7 @@ check_sessions(Trial *trial)
 				elog(ERROR, "a pane with rows is in no session");
 			continue;
 		}
-		if (!is_wanted(trial, lower, upper))
+		if (!is_wanted(trial, lower, upper, false, false))
 			continue;
 		if (!ItemPointerIsValid(&first->result_tid))
 			elog(ERROR, "a session is not held");
@@ -447,8 +447,7 @@ check_around(Trial *trial, const Row *row)
 	char	   *image;
 	uint32		hash;
 	uint32		len;
-	Timestamp	least_upper;
-	Timestamp	upper;
+	WeirSessionsAround around;
 	Timestamp	least_expected = DT_NOEND;
 	Timestamp	expected = row->ts + trial->window.slide;
 
@@ -470,9 +469,9 @@ check_around(Trial *trial, const Row *row)
 		least_expected = Min(least_expected, held->upper);
 		expected = Max(expected, held->upper);
 	}
-	weir_session_around(trial->composer, image, len, row->ts,
-						&least_upper, &upper);
-	if (least_upper != least_expected || upper != expected)
+	weir_session_around(trial->composer, image, len, row->ts, &around);
+	if (around.least_upper != least_expected ||
+		around.least_whole != least_expected || around.upper != expected)
 		elog(ERROR, "what is around a row is told wrongly");
 	pfree(image);
 }
