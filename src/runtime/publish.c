@@ -30,6 +30,7 @@
  */
 #include "runtime/worker.h"
 
+#include "lib/qunique.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -398,6 +399,29 @@ add_outcomes(WeirStaged *staged, const WeirOutcome *outcomes, int64 n)
 	staged->n_outcomes += n;
 }
 
+/*
+ * Panes of a session wait for its end as it was when they were looked at last.  A
+ * session grows, and they wait again; but one that has lost rows may end before.
+ */
+static void
+watch_shrunk(const WeirRun *run, WeirStaged *staged, const WeirOutcome *outcome)
+{
+	const WeirGroup *holder = outcome->holder;
+	WeirShrunk *shrunk;
+
+	if (run->shrunk == NULL || outcome->words == NULL || !outcome->has_window ||
+		outcome->upper <= staged->watermark ||
+		(outcome->had & (WEIR_GROUP_HAD_UPDATE | WEIR_GROUP_HAD_DELETE)) == 0)
+		return;
+	shrunk = MemoryContextAlloc(run->mcxt,
+								offsetof(WeirShrunk, image) + holder->key_len);
+	shrunk->upper = outcome->upper;
+	shrunk->hash = holder->hash;
+	shrunk->len = holder->key_len;
+	memcpy(shrunk->image, weir_group_key(run->table, holder), holder->key_len);
+	staged->shrunk = lappend(staged->shrunk, shrunk);
+}
+
 static void
 compose(WeirRun *run, WeirStaged *staged, WeirGroup **panes, int64 n,
 		const Wanted *wanted)
@@ -412,6 +436,7 @@ compose(WeirRun *run, WeirStaged *staged, WeirGroup **panes, int64 n,
 							unconstify(Wanted *, wanted), &n_outcomes);
 	for (int64 i = 0; i < n_outcomes; i++)
 	{
+		watch_shrunk(run, staged, &outcomes[i]);
 		/* the NULL window; what v does not show, unless it is to lose it */
 		if (outcomes[i].words != NULL &&
 			!shows(run, staged, outcomes[i].has_window, outcomes[i].upper))
@@ -480,6 +505,28 @@ stage_sliding(WeirRun *run, WeirStaged *staged)
 	}
 }
 
+/* A pane that has not changed: does its session close now? */
+static bool
+closes(WeirRun *run, const WeirStaged *staged, WeirGroup *group)
+{
+	WeirGroup  *first;
+	Timestamp	lower;
+	Timestamp	upper;
+
+	return (group->flags & WEIR_GROUP_DIRTY) == 0 &&
+		weir_session_of(run->composer, group, &lower, &upper, &first) &&
+		upper > run->time.watermark && upper <= staged->watermark;
+}
+
+static int
+compare_groups(const void *a, const void *b)
+{
+	const WeirGroup *left = *(WeirGroup *const *) a;
+	const WeirGroup *right = *(WeirGroup *const *) b;
+
+	return left < right ? -1 : left > right;
+}
+
 /*
  * Sessions that have changed, and those that close.  A session's panes wait
  * each for itself; which of those that are due are worth composing?
@@ -489,23 +536,34 @@ stage_sessions(WeirRun *run, WeirStaged *staged)
 {
 	Wanted		wanted = {.run = run, .staged = staged,
 		.closing = true, .closed = true, .open = true};
-	WeirGroup **panes = MemoryContextAllocHuge(CurrentMemoryContext,
-											   sizeof(WeirGroup *) *
-											   (run->n_dirty + staged->n_due + 1));
-	int64		n = run->n_dirty;
+	int64		n_dirty = run->n_dirty;
+	int64		n = n_dirty;
+	WeirGroup **panes;
 
+	panes = MemoryContextAllocHuge(CurrentMemoryContext,
+								   sizeof(WeirGroup *) *
+								   (n + staged->n_due + staged->n_ended + 1));
 	memcpy(panes, run->dirty, sizeof(WeirGroup *) * n);
 	for (int64 i = 0; i < staged->n_due; i++)
+		if (closes(run, staged, staged->due[i]))
+			panes[n++] = staged->due[i];
+	for (int64 i = 0; i < staged->n_ended; i++)
 	{
-		WeirGroup  *group = staged->due[i];
-		WeirGroup  *first;
-		Timestamp	lower;
-		Timestamp	upper;
+		WeirShrunk *shrunk = staged->ended[i];
+		char	   *image = shrunk->image;
+		WeirGroup  *group;
 
-		if ((group->flags & WEIR_GROUP_DIRTY) == 0 &&
-			weir_session_of(run->composer, group, &lower, &upper, &first) &&
-			upper > run->time.watermark && upper <= staged->watermark)
+		weir_group_table_find(run->table, 1, &image, &shrunk->len, &shrunk->hash,
+							  &group);
+		if (group != NULL && closes(run, staged, group))
 			panes[n++] = group;
+	}
+	if (staged->n_ended > 0 && n > n_dirty)
+	{
+		/* none twice */
+		qsort(panes + n_dirty, n - n_dirty, sizeof(WeirGroup *), compare_groups);
+		n = n_dirty + qunique(panes + n_dirty, n - n_dirty,
+							  sizeof(WeirGroup *), compare_groups);
 	}
 	compose(run, staged, panes, n, &wanted);
 	staged->publishes_open = true;
@@ -550,6 +608,9 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 	}
 	if (!staged->publishes)
 		return;
+	if (run->shrunk != NULL)
+		staged->ended = weir_deadlines_due(run->shrunk, staged->watermark,
+										   &staged->n_ended);
 	if (run->deadlines != NULL && (moved || staged->replaces))
 		staged->due = weir_deadlines_due(run->deadlines, staged->watermark,
 										 &staged->n_due);
@@ -667,6 +728,8 @@ weir_unstage(WeirRun *run, WeirStaged *staged)
 		staged->groups[i]->flags &= ~(WEIR_GROUP_STAGED | WEIR_GROUP_GONE);
 	for (int64 i = 0; i < staged->n_due; i++)
 		((WeirGroup *) staged->due[i])->flags &= ~WEIR_GROUP_GONE;
+	list_free_deep(staged->shrunk);
+	staged->shrunk = NIL;
 	if (run->composer != NULL)
 		weir_composer_reset(run->composer);
 }
@@ -762,6 +825,7 @@ void
 weir_apply_staged(WeirStaged *staged)
 {
 	WeirRun    *run = staged->run;
+	ListCell   *cell;
 
 	for (int64 i = 0; i < staged->n_groups; i++)
 	{
@@ -794,6 +858,14 @@ weir_apply_staged(WeirStaged *staged)
 	remove_groups(staged);
 	if (run->composer != NULL)
 		weir_composer_reset(run->composer);
+
+	if (staged->ended != NULL)
+		weir_deadlines_drop(run->shrunk, staged->watermark);
+	for (int64 i = 0; i < staged->n_ended; i++)
+		pfree(staged->ended[i]);
+	foreach(cell, staged->shrunk)
+		weir_deadlines_add(run->shrunk, ((WeirShrunk *) lfirst(cell))->upper,
+						   lfirst(cell));
 
 	run->n_dirty = 0;
 	if (staged->publishes_open)

@@ -156,6 +156,8 @@ typedef struct WeirRun
 	struct WeirJudgement *judgement;	/* of the pane of the last late row */
 	WeirDeadlines *deadlines;	/* of all groups with a pane; NULL without a
 								 * watermark, and in a backfill's process */
+	WeirDeadlines *shrunk;		/* of WeirShrunk; NULL unless rows of sessions
+								 * can be taken back */
 	TimestampTz next_idle;		/* clock: a partition may become idle then */
 	bool		idle_changed;	/* of a partition, since the last commit */
 	List	   *late_rows;		/* of WeirLateRow, in interval */
@@ -314,6 +316,18 @@ extern void weir_judge_anew(WeirRun *run);
 
 /* ---- publish.c: which rows of v a commit writes ---- */
 
+/*
+ * An open session of which rows were taken back, by the key of its first pane:
+ * that may be gone when the session was to end.
+ */
+typedef struct WeirShrunk
+{
+	Timestamp	upper;
+	uint32		hash;
+	uint32		len;
+	char		image[FLEXIBLE_ARRAY_MEMBER];
+} WeirShrunk;
+
 /* What a commit does with the groups of a run, until it has succeeded. */
 typedef struct WeirStaged
 {
@@ -332,6 +346,9 @@ typedef struct WeirStaged
 	void	  **due;			/* groups whose deadline has come */
 	int64		n_due;
 	Timestamp  *deadlines;		/* what those wait for next; DT_NOBEGIN: they go */
+	List	   *shrunk;			/* of WeirShrunk, in the memory of the run */
+	void	  **ended;			/* older ones that may end now */
+	int64		n_ended;
 	WeirGroup **groups;			/* states to write */
 	bool	   *gone;			/* or to delete, with the group */
 	ItemPointerData *results;	/* where their rows of v are */
