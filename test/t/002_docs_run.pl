@@ -1,6 +1,7 @@
 # What docs/event-time.md and docs/tutorial.md show is what happens: their statements
 # are run, from top to bottom, and must answer what the pages say.  The pictures are
 # drawn again, and must be the ones that are committed, to the byte.
+# The embedded broker suffices.
 use strict;
 use warnings;
 

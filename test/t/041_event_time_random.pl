@@ -23,6 +23,7 @@
 # WEIR_SEED repeats the rows, their order and the events; WEIR_ROUNDS=N cuts these;
 # WEIR_LONG=1 takes every policy with every source and each fault with each action.
 # WEIR_ROWS is the number of rows.
+# The embedded broker suffices.
 use strict;
 use warnings;
 
