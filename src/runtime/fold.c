@@ -594,9 +594,16 @@ apply(WeirRun *run)
 			weir_run_mark(run, group, columns.has_pane[i], columns.panes[i],
 						  columns.times[i]);
 		group->flags |= columns.had[i];
+
+		/*
+		 * A session may end before its panes are looked at: it has lost rows, or
+		 * it was closed, waits for the end of its revision, and is open again.
+		 */
 		if (run->mark != WEIR_NO_PRESENCE && run->deadlines != NULL &&
-			columns.has_pane[i] && columns.has_diffs && columns.diffs[i] < 0)
-			weir_run_list(run, &run->shrunk, WEIR_GROUP_SHRUNK, group);
+			columns.has_pane[i] &&
+			((columns.has_diffs && columns.diffs[i] < 0) ||
+			 columns.times[i] < run->time.watermark))
+			weir_run_list(run, &run->closing, WEIR_GROUP_CLOSING, group);
 	}
 	for (int s = 0; s < run->n_states; s++)
 	{

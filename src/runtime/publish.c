@@ -486,7 +486,10 @@ stage_sliding(WeirRun *run, WeirStaged *staged)
 	}
 }
 
-/* Is the group part of a session that closes now, without having changed? */
+/*
+ * Is the group part of a session that closes now, without having changed?  Once
+ * for each: those that have been asked for are marked.
+ */
 static bool
 is_of_closing(WeirRun *run, const WeirStaged *staged, WeirGroup *group)
 {
@@ -494,15 +497,18 @@ is_of_closing(WeirRun *run, const WeirStaged *staged, WeirGroup *group)
 	Timestamp	lower;
 	Timestamp	upper;
 
-	return (group->flags & WEIR_GROUP_DIRTY) == 0 &&
-		weir_session_of(run->composer, group, &lower, &upper, &first) &&
-		upper > run->time.watermark && upper <= staged->watermark;
+	if ((group->flags & (WEIR_GROUP_DIRTY | WEIR_GROUP_STAGED)) != 0 ||
+		!weir_session_of(run->composer, group, &lower, &upper, &first) ||
+		upper <= run->time.watermark || upper > staged->watermark)
+		return false;
+	group->flags |= WEIR_GROUP_STAGED;
+	return true;
 }
 
 /*
  * Sessions that have changed, and those that close.  A session's panes wait
- * each for itself; which of those that are due are worth composing?  And a session
- * that has shrunk closes before its panes are due.
+ * each for itself; which of those that are due are worth composing?  And some
+ * close before their panes are due (fold.c).
  */
 static void
 stage_sessions(WeirRun *run, WeirStaged *staged)
@@ -512,17 +518,19 @@ stage_sessions(WeirRun *run, WeirStaged *staged)
 	WeirGroup **panes = MemoryContextAllocHuge(CurrentMemoryContext,
 											   sizeof(WeirGroup *) *
 											   (run->n_dirty + staged->n_due +
-												run->shrunk.n + 1));
+												run->closing.n + 1));
 	int64		n = run->n_dirty;
 
 	memcpy(panes, run->dirty, sizeof(WeirGroup *) * n);
 	for (int64 i = 0; i < staged->n_due; i++)
 		if (is_of_closing(run, staged, staged->due[i]))
 			panes[n++] = staged->due[i];
-	for (int i = 0; i < run->shrunk.n &&
+	for (int i = 0; i < run->closing.n &&
 		 staged->watermark > run->time.watermark; i++)
-		if (is_of_closing(run, staged, run->shrunk.groups[i]))
-			panes[n++] = run->shrunk.groups[i];
+		if (is_of_closing(run, staged, run->closing.groups[i]))
+			panes[n++] = run->closing.groups[i];
+	for (int64 i = run->n_dirty; i < n; i++)
+		panes[i]->flags &= ~WEIR_GROUP_STAGED;
 	compose(run, staged, panes, n, &wanted);
 	staged->publishes_open = true;
 }
@@ -682,7 +690,10 @@ weir_unstage(WeirRun *run, WeirStaged *staged)
 	for (int64 i = 0; i < staged->n_groups; i++)
 		staged->groups[i]->flags &= ~(WEIR_GROUP_STAGED | WEIR_GROUP_GONE);
 	for (int64 i = 0; i < staged->n_due; i++)
-		((WeirGroup *) staged->due[i])->flags &= ~WEIR_GROUP_GONE;
+		((WeirGroup *) staged->due[i])->flags &= ~(WEIR_GROUP_STAGED |
+												   WEIR_GROUP_GONE);
+	for (int i = 0; i < run->closing.n; i++)
+		run->closing.groups[i]->flags &= ~WEIR_GROUP_STAGED;
 	if (run->composer != NULL)
 		weir_composer_reset(run->composer);
 }
@@ -739,26 +750,26 @@ forget_unpublished(WeirStaged *staged)
 	run->n_unpublished = kept;
 }
 
-/* The same of those that have shrunk; once their ends have passed they are due. */
+/* The same of those that may close early; once their ends have passed they are due. */
 static void
-forget_shrunk(WeirStaged *staged)
+forget_closing(WeirStaged *staged)
 {
 	WeirRun    *run = staged->run;
 	int			kept = 0;
 
-	for (int i = 0; i < run->shrunk.n; i++)
+	for (int i = 0; i < run->closing.n; i++)
 	{
-		WeirGroup  *group = run->shrunk.groups[i];
+		WeirGroup  *group = run->closing.groups[i];
 		Timestamp	end;
 
 		if ((group->flags & WEIR_GROUP_GONE) == 0 &&
 			weir_session_pane_end(run->composer, group, &end) &&
 			end > staged->watermark)
-			run->shrunk.groups[kept++] = group;
+			run->closing.groups[kept++] = group;
 		else
-			group->flags &= ~WEIR_GROUP_SHRUNK;
+			group->flags &= ~WEIR_GROUP_CLOSING;
 	}
-	run->shrunk.n = kept;
+	run->closing.n = kept;
 }
 
 /* Waits for nothing, and nothing hangs on it. */
@@ -789,7 +800,7 @@ remove_groups(WeirStaged *staged)
 			staged->outcomes[n_holders++].holder = staged->outcomes[i].holder;
 		}
 	forget_unpublished(staged);
-	forget_shrunk(staged);
+	forget_closing(staged);
 	for (int64 i = 0; i < staged->n_groups; i++)
 		if ((staged->groups[i]->flags & WEIR_GROUP_GONE) != 0)
 			weir_group_table_remove(run->table, staged->groups[i]);
