@@ -8,6 +8,7 @@ use strict;
 use warnings;
 
 use Test::More;
+use Time::HiRes qw(time sleep);
 use PostgreSQL::Test::Utils;
 use WeirNode;
 
@@ -93,5 +94,54 @@ like(sql('SELECT detail, hint FROM weir.views'), qr/^PL.pgSQL function public.fu
 sql('DROP INDEX fussy');
 resumes('v', 'without it, it goes on');
 folds('v', 'the changelog folds to the view');
+
+# ---- a lock on the changelog holds its view up, once, and no other
+sql(q{CREATE TABLE other WITH (weir.continuous, weir.commit_interval = '20 ms') AS SELECT count(*) AS n FROM s; SELECT weir.wait_for('other', '60 s')});
+for my $table ('v', 'v_changes')
+{
+	my $locker = $node->background_psql('postgres');
+	$locker->query_safe("BEGIN; LOCK TABLE $table IN SHARE MODE");
+	sql(q{INSERT INTO s VALUES ('d', '2024-01-01 00:01:40', 1)});
+	stalls('v', '55P03|canceling statement due to lock timeout', "a lock on $table holds the view up");
+	like(sql(q{SELECT hint FROM weir.views WHERE view = 'v'::regclass}), qr/lock on the view or its changelog/, '... which says so');
+	my $started = time;
+	for (1 .. 5)
+	{
+		sql(q{INSERT INTO s VALUES ('d', '2024-01-01 00:01:40', 1)});
+		sql(q{SELECT weir.wait_for('other', '60 s')});
+		sleep 0.2;
+	}
+	cmp_ok(time - $started, '<', 4, '... and others no longer wait with it');
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	resumes('v', '... which goes on without it');
+}
+folds('v', 'the changelog folds to the view');
+sql('DROP TABLE other');
+
+# ---- the changelog in another database, by logical replication: what is appended,
+# and with publish = 'insert' not what becomes too old here
+$node->safe_psql('postgres', 'CREATE DATABASE archive');
+sql(q{CREATE PUBLICATION changes FOR TABLE v_changes WITH (publish = 'insert')});
+sql(q{SELECT pg_create_logical_replication_slot('archive', 'pgoutput')});
+my $address = sql_literal($node->connstr('postgres'));
+$node->safe_psql('archive', <<"EOF");
+CREATE TABLE v_changes (weir_seq bigint PRIMARY KEY, weir_diff smallint, weir_reason text, weir_watermark timestamptz,
+	weir_at timestamptz, k text, win tstzrange, n bigint, m int);
+CREATE SUBSCRIPTION archive CONNECTION $address PUBLICATION changes WITH (create_slot = false, slot_name = 'archive');
+EOF
+ok($node->wait_until(q{SELECT srsubstate FROM pg_subscription_rel}, 'r', 30, 'archive'), 'a subscription takes what is there');
+sql(q{INSERT INTO s SELECT 'k' || i % 3, timestamptz '2024-01-01 00:02:00' + i * interval '7 s', i FROM generate_series(1, 100) i});
+sql(q{SELECT weir.wait_for('v', '60 s')});
+my $changes = sql('SELECT * FROM v_changes ORDER BY weir_seq');
+sql(q{ALTER TABLE v SET (weir.changelog_retention = '10 ms')});
+ok($node->wait_until('SELECT count(*) FROM v_changes', '0', 40), 'what is too old goes');
+sql(q{ALTER TABLE v RESET (weir.changelog_retention); INSERT INTO s VALUES ('last', '2024-01-01 00:02:00', 1)});
+sql(q{SELECT weir.wait_for('v', '60 s')});
+$changes .= "\n" . sql('SELECT * FROM v_changes ORDER BY weir_seq');
+$node->wait_until('SELECT count(*) FROM v_changes', scalar(my @all = split /\n/, $changes), 30, 'archive');
+is($node->safe_psql('archive', 'SELECT * FROM v_changes ORDER BY weir_seq'), $changes, '... and stays in the archive');
+$node->safe_psql('archive', 'DROP SUBSCRIPTION archive');
+sql('DROP PUBLICATION changes');
 
 done_testing();
