@@ -144,4 +144,52 @@ is($node->safe_psql('archive', 'SELECT * FROM v_changes ORDER BY weir_seq'), $ch
 $node->safe_psql('archive', 'DROP SUBSCRIPTION archive');
 sql('DROP PUBLICATION changes');
 
+# ---- a standby, and its promotion: what is closed is asked there as here, and
+# numbers of the changelog that somebody may have seen are not given again
+sql(<<'EOF');
+CREATE TABLE t (id serial PRIMARY KEY, k text, ts timestamptz);
+ALTER TABLE t REPLICA IDENTITY FULL;
+CREATE TABLE tv WITH (weir.continuous, weir.watermark = '5 seconds', weir.allowed_lateness = '1 minute', weir.commit_interval = '20 ms') AS
+	SELECT k, weir.session(ts, '1 minute') AS win, count(*) AS n FROM t GROUP BY k, win;
+EOF
+sql(q{INSERT INTO t (k, ts) SELECT 'k' || i % 3, timestamptz '2024-01-01' + i * interval '40 s' FROM generate_series(1, 30) i});
+sql(q{SELECT weir.wait_for('tv', '60 s')});
+sql(q{INSERT INTO t (k, ts) VALUES ('late', '2024-01-01 00:00:01'), ('late', '2024-01-01 00:18:00')});
+sql(q{SELECT weir.wait_for('tv', '60 s')});
+$node->backup('base');
+my $standby = WeirNode->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+$node->wait_for_catchup($standby);
+for my $query (
+	q{SELECT * FROM tv_changes ORDER BY weir_seq},
+	q{SELECT *, weir.is_closed('tv', win) FROM tv ORDER BY 1, 2},
+	q{SELECT weir.watermark('tv')},
+	q{SELECT view, state, watermark, held_by, channel FROM weir.views ORDER BY 1},
+	q{SELECT view, rows_in, late_applied, late_side FROM weir.stat_views ORDER BY 1},
+	q{SELECT * FROM weir.late_rows WHERE view = 'tv'::regclass},
+	q{SELECT view, watermark, idle FROM weir.partitions ORDER BY 1})
+{
+	my $here = sql($query);
+	isnt($here, '', "the primary: $query");
+	is($standby->safe_psql('postgres', $query), $here, '... and the standby');
+}
+like($standby->error_of(q{SELECT weir.delete_late_rows('tv')}), qr/^25006/, 'where nothing is deleted');
+my $before = sql('SELECT max(weir_seq) FROM tv_changes');
+$node->stop;
+$standby->promote;
+# the slot stayed behind
+ok($standby->wait_until(q{SELECT state || ' ' || hint FROM weir.views WHERE view = 'tv'::regclass}, 'stalled Run weir.rebuild(view).'), 'promoted, the view over a table asks for a rebuild');
+$standby->safe_psql('postgres', q{INSERT INTO t (k, ts) VALUES ('new', '2024-01-01 01:00:00')});
+$standby->safe_psql('postgres', q{SELECT weir.rebuild('tv')});
+$standby->safe_psql('postgres', q{SELECT weir.wait_for('tv', '60 s')});
+is($standby->safe_psql('postgres', "SELECT min(weir_seq) > 4294967296 FROM tv_changes WHERE weir_seq > $before"), 't', 'numbers begin far behind those of before');
+is($standby->safe_psql('postgres', <<'EOF'), '', 'the changelog folds to the closed sessions');
+WITH fold AS (SELECT k, win, n FROM tv_changes GROUP BY 1, 2, 3 HAVING sum(weir_diff) = 1),
+	closed AS (SELECT k, win, n FROM tv WHERE weir.is_closed('tv', win))
+(TABLE fold EXCEPT ALL TABLE closed) UNION ALL (TABLE closed EXCEPT ALL TABLE fold)
+EOF
+$standby->stop;
+unlike(slurp_file($_->logfile), qr/PANIC|TRAP:|signal 11|signal 6/, $_->name . ': nobody crashed') for $node, $standby;
+
 done_testing();
