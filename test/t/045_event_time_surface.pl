@@ -117,7 +117,18 @@ for my $table ('v', 'v_changes')
 	resumes('v', '... which goes on without it');
 }
 folds('v', 'the changelog folds to the view');
+
+# ---- weir.wait_for for a view that goes meanwhile
+my ($worker) = $node->worker_pids('postgres');
+my $waiter = $node->background_psql('postgres', on_error_stop => 0);
+kill 'STOP', $worker;
+$waiter->query_until(qr/now/, "\\echo now\nSELECT weir.wait_for('other', '60 s');\n");
+ok($node->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT weir.wait_for' AND wait_event = 'Extension'}, '1'), 'weir.wait_for waits');
 sql('DROP TABLE other');
+$waiter->query('SELECT 1');
+like($waiter->{stderr}, qr/relation with OID \d+ does not exist/, '... and says that the view is gone');
+kill 'CONT', $worker;
+$waiter->quit;
 
 # ---- the changelog in another database, by logical replication: what is appended,
 # and with publish = 'insert' not what becomes too old here
