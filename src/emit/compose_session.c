@@ -313,11 +313,12 @@ examine_session(WeirComposer *composer, Progress *progress, int64 n_cells)
 	const WeirCell *cells = composer->cells.data;
 	Timestamp	lower = cells[0].first;
 	Timestamp	upper = session_end(composer, cells[n_cells - 1].last);
-	bool		wanted = composer->wanted(composer->wanted_arg, lower, upper);
 	bool		hangs = composer->states[composer->last_state].ops->retracts &&
 	progress->reaches && progress->examined == cells[0].number - 1 &&
 	!holds_row(cells[0].group);
 	bool		reaches = hangs;
+	bool		wanted = hangs ||
+	composer->wanted(composer->wanted_arg, cells[0].group, lower, upper);
 
 	if (!hangs)
 		end_cluster(composer, progress);

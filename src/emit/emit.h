@@ -182,8 +182,9 @@ extern WeirComposer *weir_composer_create(const WeirWindow *window,
 										  WeirState *states, int n_states,
 										  int first_state, int last_state);
 
-/* Which windows are to be composed?  changed: one of the panes given is in it. */
-typedef bool (*WeirWanted) (void *arg, Timestamp lower, Timestamp upper);
+/* Which windows are to be composed?  first: the group that begins a session. */
+typedef bool (*WeirWanted) (void *arg, const WeirGroup *first,
+							Timestamp lower, Timestamp upper);
 
 /*
  * For the panes given (any number, of any keys, in any order, none twice): the
@@ -199,7 +200,8 @@ typedef bool (*WeirWanted) (void *arg, Timestamp lower, Timestamp upper);
  * and an outcome without words for each group that holds the row of a session
  * which no longer begins there; its bounds are the pane's, since those of the old
  * session are not known here.  Of a session that is not wanted nothing is said,
- * also not of rows that its panes hold: it is for those that are frozen.
+ * also not of rows that its panes hold: it is for those that are frozen.  What was
+ * torn off a session that is wanted, or gone, is wanted.
  *
  * Compares keys and values of users' types: call it as the view's owner.  Raises
  * 53200 when the budget is spent, and what keys and merging raise; then all is as

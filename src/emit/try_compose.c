@@ -204,7 +204,7 @@ close_trial(Trial *trial)
 }
 
 static bool
-is_wanted(void *arg, Timestamp lower, Timestamp upper)
+is_wanted(void *arg, const WeirGroup *first, Timestamp lower, Timestamp upper)
 {
 	Trial	   *trial = arg;
 
@@ -307,7 +307,7 @@ check_outcome(Trial *trial, const WeirOutcome *outcome)
 		elog(ERROR, "an outcome takes away what is not there");
 	if (at == NULL)
 		return;
-	if (!is_wanted(trial, outcome->lower, outcome->upper) &&
+	if (!is_wanted(trial, holder, outcome->lower, outcome->upper) &&
 		(outcome->words != NULL || trial->window.kind != WEIR_SESSION))
 		elog(ERROR, "an outcome was not wanted");
 	memcpy(&pane, at, sizeof(pane));
@@ -426,7 +426,7 @@ check_sessions(Trial *trial)
 				elog(ERROR, "a pane with rows is in no session");
 			continue;
 		}
-		if (!is_wanted(trial, lower, upper))
+		if (!is_wanted(trial, first, lower, upper))
 			continue;
 		if (!ItemPointerIsValid(&first->result_tid))
 			elog(ERROR, "a session is not held");

@@ -109,7 +109,9 @@ weir_run_publish_again(WeirRun *run)
 
 	run->unsure = true;
 	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
-		if (weir_group_rows(run->table, group) > 0)
+		/* one without rows may hold the row of a window that has lost its last */
+		if (weir_group_rows(run->table, group) > 0 ||
+			ItemPointerIsValid(&group->result_tid))
 			weir_run_publish_pane(run, group);
 }
 
@@ -357,10 +359,11 @@ typedef struct Wanted
 } Wanted;
 
 static bool
-is_wanted(void *arg, Timestamp lower, Timestamp upper)
+is_wanted(void *arg, const WeirGroup *first, Timestamp lower, Timestamp upper)
 {
 	const Wanted *wanted = arg;
 	const WeirRun *run = wanted->run;
+	Timestamp	was_upper = upper;
 
 	if (!run->has_watermark)
 		return wanted->open;
@@ -371,9 +374,12 @@ is_wanted(void *arg, Timestamp lower, Timestamp upper)
 			 run->window.kind == WEIR_SESSION);
 	if (upper > run->time.watermark)
 		return wanted->closing;
+	/* a session of which rows were taken back was open, or could be revised */
+	if (first != NULL)
+		was_upper = Max(upper, weir_run_published(run, first));
 	/* what a backfill has not published yet was never frozen */
 	return wanted->closed &&
-		(run->backfilling || upper > run->time.settled);
+		(run->backfilling || was_upper > run->time.settled);
 }
 
 static void
@@ -528,6 +534,7 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 	bool		moved = false;
 
 	staged->run = run;
+	staged->held_by = -1;
 	staged->watermark = run->time.watermark;
 	staged->settled = run->time.settled;
 	staged->next_idle = DT_NOEND;

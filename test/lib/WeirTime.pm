@@ -332,8 +332,9 @@ sub faults_query
 	if (!$param{kind} || $param{kind} ne 'session')
 	{
 		my $row = $windowed ? "$key, win" : $key;
+		# what a rebuild takes back comes before all that is new
 		$what{'-1 and +1 of a window are apart'} =
-		  "count(*) OVER p > 2 OR count(*) OVER p = 2 AND (max(weir_seq) OVER p <> min(weir_seq) OVER p + 1 OR weir_diff <> CASE WHEN weir_seq = min(weir_seq) OVER p THEN -1 ELSE 1 END)";
+		  "NOT bool_or(weir_reason = 'rebuild') OVER (PARTITION BY weir_at) AND (count(*) OVER p > 2 OR count(*) OVER p = 2 AND (max(weir_seq) OVER p <> min(weir_seq) OVER p + 1 OR weir_diff <> CASE WHEN weir_seq = min(weir_seq) OVER p THEN -1 ELSE 1 END))";
 		$what{'two rows of a window'} = "sum(weir_diff) OVER (PARTITION BY $row ORDER BY weir_seq) NOT IN (0, 1)";
 		$what{'-1 and +1 of a window are apart'} =~ s/OVER p/OVER (PARTITION BY weir_at, $row)/g;
 	}

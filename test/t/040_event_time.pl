@@ -460,6 +460,48 @@ section 'sessions that are not revised', ['strict'], sub {
 	$time->sound($_, 'sessions', mode => 'final', emit => $_ eq 'strict_drop' ? 'final' : undef, kind => 'session') for qw(strict_side strict_drop);
 };
 
+# Rows of an open session may be taken back, and what is left may end before the
+# watermark: it is closed then, and not revised any more.
+section 'deletes in sessions that are not revised', ['torn'], sub {
+	$time->source('table', 'torn');
+	my $q = q{SELECT k, weir.session(ts, '1 minute') AS win, count(*) AS c, sum(n) AS s FROM torn GROUP BY k, win};
+	view('torn_v', $q, "weir.watermark = '5 seconds', weir.late = 'side_output'", no_truth => 1);
+	view('torn_all', $q, "weir.watermark = '5 seconds', weir.late = 'side_output', weir.changelog = 'all'", no_truth => 1);
+	my $order = 'weir_at, k, weir_diff, win';
+	$time->give('torn', map { [ 'a', sprintf('12:%02d:%02d', $_ / 2, $_ % 2 * 30), 1 << $_ ] } 0 .. 10);
+	is($time->rows('torn_v'), 'a 12:00:00-12:06:00 11 2047', 'one session, open');
+	$time->news('torn_all');
+	sql(q{DELETE FROM torn WHERE n IN (16, 32)});
+	$time->settle('torn');
+	is($time->rows('torn_v'), lines('a 12:00:00-12:02:30 4 15', 'a 12:03:00-12:06:00 5 1984'), 'what is left of it in front has closed');
+	is($time->news('torn_v', $order), '+1 delete a 12:00:00-12:02:30 4 15', 'which the changelog says');
+	is($time->news('torn_all', $order), lines('-1 delete a 12:00:00-12:06:00 11 2047', '+1 delete a 12:00:00-12:02:30 4 15', '+1 update a 12:03:00-12:06:00 5 1984'), 'or all of it');
+	sql(q{DELETE FROM torn WHERE n = 1; UPDATE torn SET k = 'b' WHERE n = 2});
+	$time->settle('torn');
+	is($time->rows('torn_v'), lines('a 12:00:00-12:02:30 4 15', 'a 12:03:00-12:06:00 5 1984'), 'and is not revised');
+	is(sql(q{SELECT string_agg(concat_ws(' ', diff, "row"->>'k', "row"->>'n'), ', ' ORDER BY at, diff, "row"->>'n') FROM weir.late_rows WHERE view = 'torn_v'::regclass}),
+		'-1 a 1, -1 a 2, 1 b 2', 'weir.late_rows says what was taken back, too');
+	sql(q{DELETE FROM torn WHERE n = 1024; DELETE FROM torn WHERE n = 512});
+	$time->settle('torn');
+	is($time->rows('torn_v'), lines('a 12:00:00-12:02:30 4 15', 'a 12:03:00-12:05:00 3 448'), 'a session ends earlier');
+	$time->news('torn_all');
+	sql(q{DELETE FROM torn WHERE n = 256});
+	$time->settle('torn');
+	is($time->news('torn_v'), '+1 delete a 12:03:00-12:04:30 2 192', 'and has closed by that');
+	is($time->news('torn_all', $order), lines('-1 delete a 12:03:00-12:05:00 3 448', '+1 delete a 12:03:00-12:04:30 2 192'), 'which is no end like others');
+	$time->give('torn', [ 'z', '12:20:00', 0 ]);
+	sql(q{DELETE FROM torn});
+	$time->settle('torn');
+	is($time->rows('torn_v'), lines('a 12:00:00-12:02:30 4 15', 'a 12:03:00-12:04:30 2 192'), 'frozen');
+	$time->news($_) for qw(torn_v torn_all);
+	$time->give('torn', map { [ 'c', sprintf('12:%02d:%02d', 20 + $_ / 2, $_ % 2 * 30), 1 << $_ ] } 0 .. 10);
+	sql(q{DELETE FROM torn WHERE n IN (4, 64)});
+	$time->settle('torn');
+	is($time->rows('torn_all'), lines($time->rows('torn_v')), 'torn in three');
+	is($time->news('torn_v', $order), lines('+1 delete c 12:20:00-12:21:30 2 3', '+1 delete c 12:21:30-12:23:30 3 56'), 'two of which have closed');
+	$time->sound($_->[0], 'deletes', mode => $_->[1], kind => 'session') for [ 'torn_v', 'final' ], [ 'torn_all', 'all' ];
+};
+
 # ------------------------------------------------------------- late policies
 
 section 'late policies', ['tardy'], sub {

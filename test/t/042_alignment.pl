@@ -2,6 +2,7 @@
 # forty days in a ninth of the messages in which the other holds one.  The one that
 # is ahead makes no row of the other late, and is held so that it opens no windows
 # of weeks to come.
+# The embedded broker suffices.
 use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
