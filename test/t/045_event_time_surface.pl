@@ -155,6 +155,34 @@ is($node->safe_psql('archive', 'SELECT * FROM v_changes ORDER BY weir_seq'), $ch
 $node->safe_psql('archive', 'DROP SUBSCRIPTION archive');
 sql('DROP PUBLICATION changes');
 
+# ---- what another version has stored stalls its view, and no other of the worker's
+sql(<<'EOF');
+CREATE TABLE shares WITH (weir.continuous, weir.watermark = 'p90', weir.commit_interval = '20 ms') AS
+	SELECT k, weir.tumble(ts, '1 minute') AS win, count(*) AS n FROM s GROUP BY k, win;
+SELECT weir.wait_for('shares', '60 s');
+INSERT INTO s SELECT 'k', timestamptz '2024-01-01 00:15:00' - i * interval '1 s', i FROM generate_series(1, 30) i;
+EOF
+sql(q{SELECT weir.wait_for('shares', '60 s')});
+my $id = sql(q{SELECT id FROM weir_data.views WHERE relid = 'shares'::regclass});
+for my $case (
+	[ "UPDATE weir_data.positions SET lateness = set_byte(lateness, 0, 99) WHERE view_id = '$id'", qr/^0A000.stored lateness has format 99, .*weir.rebuild/ ],
+	[ "UPDATE weir_data.positions SET lateness = substr(lateness, 1, length(lateness) - 1) WHERE view_id = '$id'", qr/^XX001.the stored lateness of a partition is damaged.*weir.rebuild/ ],
+	[ "UPDATE weir_data.state_$id SET state = set_byte(state, 0, 3)", qr/^0A000.stored states have format 3, .*weir.rebuild/ ])
+{
+	my ($damage, $stall) = @$case;
+	sql(q{SELECT weir.pause('shares'); INSERT INTO s VALUES ('k', '2024-01-01 00:15:00', 1)});
+	sql(q{SELECT weir.wait_for('v', '60 s')});
+	isnt(sql("$damage RETURNING 1"), '', 'something is stored');
+	sql(q{SELECT weir.resume('shares')});
+	$node->wait_until(q{SELECT state FROM weir.views WHERE view = 'shares'::regclass}, 'stalled');
+	like(sql(q{SELECT sqlstate, message, hint FROM weir.views WHERE view = 'shares'::regclass}), $stall, 'it cannot be read');
+	resumes('v', 'others go on');
+	sql(q{SELECT weir.rebuild('shares', accept_loss => true)});
+	sql(q{SELECT weir.wait_for('shares', '60 s'); INSERT INTO s SELECT 'k', timestamptz '2024-01-01 00:15:00' - i * interval '1 s', i FROM generate_series(1, 30) i});
+	is(sql(q{SELECT weir.wait_for('shares', '60 s'); SELECT sum(n) FROM shares}), "\n30", 'a rebuild begins anew');
+}
+sql('DROP TABLE shares');
+
 # ---- a standby, and its promotion: what is closed is asked there as here, and
 # numbers of the changelog that somebody may have seen are not given again
 sql(<<'EOF');
