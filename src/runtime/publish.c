@@ -165,8 +165,11 @@ next_deadline(WeirRun *run, WeirGroup *group, int64 pane, TimestampTz watermark)
 		/* no rows, and no row of v: see weir_compose() */
 		if (!weir_session_of(run->composer, group, &lower, &upper, &first))
 			return DT_NOBEGIN;
+		/* one whose rows can go may come to end with this pane */
 		if (upper > watermark)
-			return upper;
+			return run->def->retracts &&
+				weir_session_pane_end(run->composer, group, &end) &&
+				end > watermark ? end : upper;
 	}
 	else
 	{
@@ -307,6 +310,10 @@ outcome_of_group(WeirRun *run, const WeirStaged *staged, WeirGroup *group,
 	}
 	if (!shows(run, staged, outcome->has_window, outcome->upper))
 		return false;
+	/* frozen, and about to go: of such rows of v replace.c leaves those it has */
+	if (staged->replaces && run->has_watermark && outcome->has_window &&
+		!run->backfilling && outcome->upper <= run->time.settled)
+		return false;
 	fill_in(run, staged, outcome);
 	return true;
 }
@@ -359,27 +366,26 @@ typedef struct Wanted
 } Wanted;
 
 static bool
-is_wanted(void *arg, const WeirGroup *first, Timestamp lower, Timestamp upper)
+is_wanted(void *arg, Timestamp lower, Timestamp upper, bool changed, bool holds)
 {
 	const Wanted *wanted = arg;
 	const WeirRun *run = wanted->run;
-	Timestamp	was_upper = upper;
 
 	if (!run->has_watermark)
 		return wanted->open;
 	/* a session that v shows may be open again: then v is to lose it */
 	if (upper > wanted->staged->watermark)
 		return wanted->open &&
-			(run->def->options.emit == WEIR_EMIT_CHANGES ||
-			 run->window.kind == WEIR_SESSION);
+			(run->def->options.emit == WEIR_EMIT_CHANGES || holds);
 	if (upper > run->time.watermark)
 		return wanted->closing;
-	/* a session of which rows were taken back was open, or could be revised */
-	if (first != NULL)
-		was_upper = Max(upper, weir_run_published(run, first));
-	/* what a backfill has not published yet was never frozen */
+
+	/*
+	 * What a backfill has not published yet was never frozen; nor was a session
+	 * whose rows have changed, of which late.c judged, whatever is left of it.
+	 */
 	return wanted->closed &&
-		(run->backfilling || was_upper > run->time.settled);
+		(run->backfilling || upper > run->time.settled || changed);
 }
 
 static void
@@ -480,9 +486,23 @@ stage_sliding(WeirRun *run, WeirStaged *staged)
 	}
 }
 
+/* Is the group part of a session that closes now, without having changed? */
+static bool
+is_of_closing(WeirRun *run, const WeirStaged *staged, WeirGroup *group)
+{
+	WeirGroup  *first;
+	Timestamp	lower;
+	Timestamp	upper;
+
+	return (group->flags & WEIR_GROUP_DIRTY) == 0 &&
+		weir_session_of(run->composer, group, &lower, &upper, &first) &&
+		upper > run->time.watermark && upper <= staged->watermark;
+}
+
 /*
  * Sessions that have changed, and those that close.  A session's panes wait
- * each for itself; which of those that are due are worth composing?
+ * each for itself; which of those that are due are worth composing?  And a session
+ * that has shrunk closes before its panes are due.
  */
 static void
 stage_sessions(WeirRun *run, WeirStaged *staged)
@@ -491,22 +511,18 @@ stage_sessions(WeirRun *run, WeirStaged *staged)
 		.closing = true, .closed = true, .open = true};
 	WeirGroup **panes = MemoryContextAllocHuge(CurrentMemoryContext,
 											   sizeof(WeirGroup *) *
-											   (run->n_dirty + staged->n_due + 1));
+											   (run->n_dirty + staged->n_due +
+												run->shrunk.n + 1));
 	int64		n = run->n_dirty;
 
 	memcpy(panes, run->dirty, sizeof(WeirGroup *) * n);
 	for (int64 i = 0; i < staged->n_due; i++)
-	{
-		WeirGroup  *group = staged->due[i];
-		WeirGroup  *first;
-		Timestamp	lower;
-		Timestamp	upper;
-
-		if ((group->flags & WEIR_GROUP_DIRTY) == 0 &&
-			weir_session_of(run->composer, group, &lower, &upper, &first) &&
-			upper > run->time.watermark && upper <= staged->watermark)
-			panes[n++] = group;
-	}
+		if (is_of_closing(run, staged, staged->due[i]))
+			panes[n++] = staged->due[i];
+	for (int i = 0; i < run->shrunk.n &&
+		 staged->watermark > run->time.watermark; i++)
+		if (is_of_closing(run, staged, run->shrunk.groups[i]))
+			panes[n++] = run->shrunk.groups[i];
 	compose(run, staged, panes, n, &wanted);
 	staged->publishes_open = true;
 }
@@ -723,6 +739,28 @@ forget_unpublished(WeirStaged *staged)
 	run->n_unpublished = kept;
 }
 
+/* The same of those that have shrunk; once their ends have passed they are due. */
+static void
+forget_shrunk(WeirStaged *staged)
+{
+	WeirRun    *run = staged->run;
+	int			kept = 0;
+
+	for (int i = 0; i < run->shrunk.n; i++)
+	{
+		WeirGroup  *group = run->shrunk.groups[i];
+		Timestamp	end;
+
+		if ((group->flags & WEIR_GROUP_GONE) == 0 &&
+			weir_session_pane_end(run->composer, group, &end) &&
+			end > staged->watermark)
+			run->shrunk.groups[kept++] = group;
+		else
+			group->flags &= ~WEIR_GROUP_SHRUNK;
+	}
+	run->shrunk.n = kept;
+}
+
 /* Waits for nothing, and nothing hangs on it. */
 static bool
 is_idle(const WeirRun *run, const WeirGroup *group)
@@ -751,6 +789,7 @@ remove_groups(WeirStaged *staged)
 			staged->outcomes[n_holders++].holder = staged->outcomes[i].holder;
 		}
 	forget_unpublished(staged);
+	forget_shrunk(staged);
 	for (int64 i = 0; i < staged->n_groups; i++)
 		if ((staged->groups[i]->flags & WEIR_GROUP_GONE) != 0)
 			weir_group_table_remove(run->table, staged->groups[i]);
@@ -775,6 +814,7 @@ weir_apply_staged(WeirStaged *staged)
 		if (staged->gone[i])
 			group->flags |= WEIR_GROUP_GONE;
 	}
+	weir_judge_anew(run);		/* while the groups are there */
 	move_deadlines(staged);
 
 	/*
@@ -811,5 +851,4 @@ weir_apply_staged(WeirStaged *staged)
 		run->time.at = staged->at;
 	run->next_idle = staged->next_idle;
 	run->idle_changed = false;
-	weir_judge_anew(run);
 }

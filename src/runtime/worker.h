@@ -101,6 +101,13 @@ typedef struct WeirRunKey
 	bool		is_window;
 } WeirRunKey;
 
+typedef struct WeirGroupList
+{
+	WeirGroup **groups;
+	int			n;
+	int			max;
+} WeirGroupList;
+
 typedef struct WeirDeadLetter
 {
 	int32		partition;
@@ -166,6 +173,10 @@ typedef struct WeirRun
 
 	/* emit */
 	WeirComposer *composer;		/* of windows of several panes */
+	struct WeirTorn *torn;		/* WEIR_GROUP_TORN, until the commit */
+	int			n_torn;
+	int			max_torn;
+	WeirGroupList shrunk;		/* WEIR_GROUP_SHRUNK: may close before they are due */
 	bool		publishes_panes;	/* open ones of hop and cumulate */
 	WeirGroup **unpublished;	/* panes that changed since their open windows
 								 * were composed */
@@ -283,6 +294,10 @@ extern void weir_run_truncate(WeirRun *run);
 extern void weir_run_mark(WeirRun *run, WeirGroup *group, bool has_pane,
 						  int64 pane, Timestamp at);
 
+/* Appends to a list, unless the flag says that it is there. */
+extern void weir_run_list(WeirRun *run, WeirGroupList *list, uint32 flag,
+						  WeirGroup *group);
+
 /* A group was changed by somebody else than the fold: commit it. */
 extern void weir_run_touch(WeirRun *run, WeirGroup *group);
 
@@ -309,7 +324,7 @@ typedef enum WeirTimeliness
 extern WeirTimeliness weir_judge_row(WeirRun *run, Timestamp ts, int64 pane,
 									 const char *image, uint32 len, int diff);
 
-/* The watermark has moved: what was judged is void. */
+/* A commit has succeeded: the watermark may have moved, what was judged is void. */
 extern void weir_judge_anew(WeirRun *run);
 
 /* ---- publish.c: which rows of v a commit writes ---- */
