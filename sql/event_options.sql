@@ -106,6 +106,7 @@ SELECT o, try(o) FROM unnest(ARRAY[
 	'weir.watermark = p9',
 	'weir.watermark = p49',
 	'weir.watermark = p100',
+	'weir.watermark = "P99"',
 	'weir.watermark = ''p99.''',
 	'weir.watermark = ''p99.9999999''',
 	'weir.watermark = ''p99%''',

@@ -124,6 +124,14 @@ read_share(const char *value)
 	return strtod(value + 1, NULL) / 100;
 }
 
+/* p0, p100, and P99, which Postgres takes for 99 years. */
+static bool
+is_bad_share(const char *value)
+{
+	return (value[0] == 'p' || value[0] == 'P') && value[1] != '\0' &&
+		strspn(value + 1, "0123456789.") == strlen(value + 1);
+}
+
 static void
 read_watermark(const char *name, const char *value, WeirViewOptions *options)
 {
@@ -138,8 +146,13 @@ read_watermark(const char *name, const char *value, WeirViewOptions *options)
 		rule->kind = WEIR_WATERMARK_PERCENTILE;
 	else
 	{
-		rule->delay = read_duration(name, value, 0,
-									"Use how late rows may come, such as '5 seconds'; 'ascending' if none is late; 'p50' to 'p99.999999' for the share of rows that shall be on time; or 'none': windows never close.");
+		const char *hint = "Use how late rows may come, such as '5 seconds'; 'ascending' if none is late; 'p50' to 'p99.999999' for the share of rows that shall be on time; or 'none': windows never close.";
+
+		if (is_bad_share(value))
+			weir_option_bad_value(name, value,
+								  "A share is a small p and a number from 50 to 99.999999.",
+								  hint);
+		rule->delay = read_duration(name, value, 0, hint);
 		rule->kind = WEIR_WATERMARK_BOUNDED;
 	}
 }

@@ -288,7 +288,7 @@ time_column(HeapTuple tuple, TupleDesc desc, int column)
  */
 static void
 read_event_time(HeapTuple tuple, TupleDesc desc, int column,
-				WeirEventTime *time)
+				WeirEventTime *time, bool lateness)
 {
 	bool		isnull;
 	Datum		value;
@@ -298,7 +298,7 @@ read_event_time(HeapTuple tuple, TupleDesc desc, int column,
 	time->idle = DatumGetBool(SPI_getbinval(tuple, desc, column + 2, &isnull));
 	time->active = time->idle ? 0 : weir_now();
 	value = SPI_getbinval(tuple, desc, column + 3, &isnull);
-	if (!isnull)
+	if (lateness && !isnull)
 	{
 		bytea	   *bytes = DatumGetByteaPP(value);
 
@@ -308,7 +308,7 @@ read_event_time(HeapTuple tuple, TupleDesc desc, int column,
 }
 
 WeirBooks *
-weir_read_books(const char *view_id, int *n)
+weir_read_books(const char *view_id, bool lateness, int *n)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Oid			types[] = {TEXTOID};
@@ -349,7 +349,7 @@ weir_read_books(const char *view_id, int *n)
 		b->tombstones = int64_column(tuple, desc, 11, 0);
 		b->dead_letters = int64_column(tuple, desc, 12, 0);
 		spi = MemoryContextSwitchTo(caller);
-		read_event_time(tuple, desc, 13, &b->time);
+		read_event_time(tuple, desc, 13, &b->time, lateness);
 		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();

@@ -370,8 +370,12 @@ typedef struct WeirLateRow
 
 extern void weir_write_late_row(const char *view_id, const WeirLateRow *row);
 
-/* Reads a view's books, in CurrentMemoryContext; and its status. */
-extern WeirBooks *weir_read_books(const char *view_id, int *n);
+/*
+ * Reads a view's books, in CurrentMemoryContext; and its status.  Lateness that
+ * is damaged, or was written by another version, raises: who does not ask for it
+ * has the rest.
+ */
+extern WeirBooks *weir_read_books(const char *view_id, bool lateness, int *n);
 extern bool weir_read_status(const char *view_id, bool *backfilling,
 							 Oid *filenode, bool *stalled, WeirViewTime *time);
 

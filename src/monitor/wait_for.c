@@ -58,12 +58,19 @@ static WeirViewDef *
 get_view(Oid relid)
 {
 	WeirViewDef *def = weir_catalog_view(relid);
+	char	   *name = get_rel_name(relid);
 
+	/* while we waited */
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid),
+				 errhint("See weir.views for the continuous views of this database.")));
 	if (def == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a continuous view",
-						get_rel_name(relid))));
+				 errmsg("\"%s\" is not a continuous view", name),
+				 errhint("See weir.views for the continuous views of this database.")));
 	return def;
 }
 
@@ -137,7 +144,8 @@ check_view(Oid relid)
 	if (!weir_enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("continuous views do not ingest while weir.enabled is off")));
+				 errmsg("continuous views do not ingest while weir.enabled is off"),
+				 errhint("Set weir.enabled to on and reload the configuration.")));
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(weir_extension_owner(),
 						   save_context | SECURITY_LOCAL_USERID_CHANGE);
@@ -176,6 +184,22 @@ nudge_worker(const WeirViewDef *def)
 	if (slot != NULL && slot->latch != NULL)
 		SetLatch(slot->latch);
 	LWLockRelease(weir_shared->lock);
+}
+
+/* The process that serves a view, 0 if none does. */
+static pid_t
+get_worker(const WeirViewDef *def)
+{
+	WeirSlot   *slot = weir_slot_of(MyDatabaseId, weir_group_of(def));
+	pid_t		pid = 0;
+
+	if (slot != NULL)
+	{
+		LWLockAcquire(weir_shared->lock, LW_SHARED);
+		pid = slot->pid;
+		LWLockRelease(weir_shared->lock);
+	}
+	return pid;
 }
 
 Datum
@@ -222,6 +246,8 @@ weir_wait_for(PG_FUNCTION_ARGS)
 						 errmsg("continuous view \"%s\" has not reached the end of its source in time",
 								get_rel_name(relid)),
 						 trouble ? errdetail_internal("%s", trouble) : 0,
+						 get_worker(def) == 0 ?
+						 errhint("No worker serves the view; weir.views says why.") :
 						 errhint("weir.partitions shows how far it is.")));
 			nudge_worker(def);
 			(void) ConditionVariableTimedSleep(&weir_shared->answered,
@@ -238,18 +264,8 @@ Datum
 weir_worker_pid(PG_FUNCTION_ARGS)
 {
 	WeirViewDef *def = weir_catalog_view(PG_GETARG_OID(0));
-	WeirSlot   *slot;
-	pid_t		pid = 0;
+	pid_t		pid = def != NULL && weir_preloaded ? get_worker(def) : 0;
 
-	if (def == NULL || !weir_preloaded)
-		PG_RETURN_NULL();
-	slot = weir_slot_of(MyDatabaseId, weir_group_of(def));
-	if (slot != NULL)
-	{
-		LWLockAcquire(weir_shared->lock, LW_SHARED);
-		pid = slot->pid;
-		LWLockRelease(weir_shared->lock);
-	}
 	if (pid == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT32(pid);

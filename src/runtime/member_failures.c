@@ -245,6 +245,17 @@ weir_members_fail(WeirWorker *worker, WeirRun *run, ErrorData *error)
 	weir_members_put_aside(worker, member, error, false);
 }
 
+/* Core does not say for which table it has waited. */
+static void
+record_locked(WeirMember *member, const ErrorData *error)
+{
+	ErrorData	hinted = *error;
+
+	if (hinted.hint == NULL)
+		hinted.hint = "Somebody holds a lock on the view or its changelog, see pg_locks. It is tried again by itself.";
+	weir_members_record_stall(member, &hinted);
+}
+
 void
 weir_members_fail_commit(WeirWorker *worker, WeirRun *run, ErrorData *error)
 {
@@ -254,10 +265,10 @@ weir_members_fail_commit(WeirWorker *worker, WeirRun *run, ErrorData *error)
 		case ERRCODE_T_R_DEADLOCK_DETECTED:
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:
 			/* memory is as it was: read no more, and try the commit again */
+			if (!run->blocked)
+				record_locked(weir_members_of(worker, run), error);
 			run->blocked = true;
 			run->last_commit = GetCurrentTimestamp();
-			if (!weir_members_of(worker, run)->stalled)
-				weir_members_record_stall(weir_members_of(worker, run), error);
 			break;
 		default:
 			weir_members_fail(worker, run, error);

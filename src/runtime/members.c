@@ -274,7 +274,7 @@ read_definitions(WeirWorker *worker, char **print)
 		if (changes)
 		{
 			int			n;
-			WeirBooks  *books = weir_read_books(def->id, &n);
+			WeirBooks  *books = weir_read_books(def->id, false, &n);
 
 			if (n > 0)
 			{

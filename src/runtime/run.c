@@ -364,7 +364,7 @@ load_books(WeirRun *run)
 	bool		stalled;
 	Oid			filenode;
 
-	run->books = weir_read_books(run->def->id, &run->n_books);
+	run->books = weir_read_books(run->def->id, true, &run->n_books);
 	if (!weir_read_status(run->def->id, &run->backfilling, &filenode, &stalled,
 						  &run->time))
 		ereport(ERROR,

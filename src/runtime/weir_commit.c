@@ -148,6 +148,23 @@ order_others(WeirStaged *staged)
 }
 
 /*
+ * Waiting for a lock once is enough: the others wait with us.  Later attempts ask
+ * whether it is to be had.
+ */
+static void
+check_unlocked(const WeirRun *run)
+{
+	Oid			changelog = run->def->changelog;
+
+	if (!ConditionalLockRelationOid(run->def->relid, RowExclusiveLock) ||
+		(OidIsValid(changelog) &&
+		 !ConditionalLockRelationOid(changelog, RowExclusiveLock)))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("canceling statement due to lock timeout")));
+}
+
+/*
  * Locks v and its state table, then looks at the definition, in that order.
  * A rebuild truncates the state table, which waits for us, or we for it.
  * Looking first would lose the rebuild:
@@ -162,12 +179,8 @@ open_view(WeirRun *run, Relation *state_table)
 	Relation	v;
 	WeirViewDef *now;
 
-	/* waiting for the lock once is enough: the others wait with us */
-	if (run->blocked &&
-		!ConditionalLockRelationOid(run->def->relid, RowExclusiveLock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("canceling statement due to lock timeout")));
+	if (run->blocked)
+		check_unlocked(run);
 	v = try_relation_open(run->def->relid, RowExclusiveLock);
 	if (v != NULL)
 		*state_table = try_relation_open(run->def->state_table, RowExclusiveLock);

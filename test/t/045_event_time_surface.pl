@@ -8,6 +8,7 @@ use strict;
 use warnings;
 
 use Test::More;
+use Time::HiRes qw(time sleep);
 use PostgreSQL::Test::Utils;
 use WeirNode;
 
@@ -93,5 +94,141 @@ like(sql('SELECT detail, hint FROM weir.views'), qr/^PL.pgSQL function public.fu
 sql('DROP INDEX fussy');
 resumes('v', 'without it, it goes on');
 folds('v', 'the changelog folds to the view');
+
+# ---- a lock on the changelog holds its view up, once, and no other
+sql(q{CREATE TABLE other WITH (weir.continuous, weir.commit_interval = '20 ms') AS SELECT count(*) AS n FROM s; SELECT weir.wait_for('other', '60 s')});
+for my $table ('v', 'v_changes')
+{
+	my $locker = $node->background_psql('postgres');
+	$locker->query_safe("BEGIN; LOCK TABLE $table IN SHARE MODE");
+	sql(q{INSERT INTO s VALUES ('d', '2024-01-01 00:01:40', 1)});
+	stalls('v', '55P03|canceling statement due to lock timeout', "a lock on $table holds the view up");
+	like(sql(q{SELECT hint FROM weir.views WHERE view = 'v'::regclass}), qr/lock on the view or its changelog/, '... which says so');
+	my $started = time;
+	for (1 .. 5)
+	{
+		sql(q{INSERT INTO s VALUES ('d', '2024-01-01 00:01:40', 1)});
+		sql(q{SELECT weir.wait_for('other', '60 s')});
+		sleep 0.2;
+	}
+	cmp_ok(time - $started, '<', 4, '... and others no longer wait with it');
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	resumes('v', '... which goes on without it');
+}
+folds('v', 'the changelog folds to the view');
+
+# ---- weir.wait_for for a view that goes meanwhile
+my ($worker) = $node->worker_pids('postgres');
+my $waiter = $node->background_psql('postgres', on_error_stop => 0);
+kill 'STOP', $worker;
+$waiter->query_until(qr/now/, "\\echo now\nSELECT weir.wait_for('other', '60 s');\n");
+ok($node->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT weir.wait_for' AND wait_event = 'Extension'}, '1'), 'weir.wait_for waits');
+sql('DROP TABLE other');
+$waiter->query('SELECT 1');
+like($waiter->{stderr}, qr/relation with OID \d+ does not exist/, '... and says that the view is gone');
+kill 'CONT', $worker;
+$waiter->quit;
+
+# ---- the changelog in another database, by logical replication: what is appended,
+# and with publish = 'insert' not what becomes too old here
+$node->safe_psql('postgres', 'CREATE DATABASE archive');
+sql(q{CREATE PUBLICATION changes FOR TABLE v_changes WITH (publish = 'insert')});
+sql(q{SELECT pg_create_logical_replication_slot('archive', 'pgoutput')});
+my $address = sql_literal($node->connstr('postgres'));
+$node->safe_psql('archive', <<"EOF");
+CREATE TABLE v_changes (weir_seq bigint PRIMARY KEY, weir_diff smallint, weir_reason text, weir_watermark timestamptz,
+	weir_at timestamptz, k text, win tstzrange, n bigint, m int);
+CREATE SUBSCRIPTION archive CONNECTION $address PUBLICATION changes WITH (create_slot = false, slot_name = 'archive');
+EOF
+ok($node->wait_until(q{SELECT srsubstate FROM pg_subscription_rel}, 'r', 30, 'archive'), 'a subscription takes what is there');
+sql(q{INSERT INTO s SELECT 'k' || i % 3, timestamptz '2024-01-01 00:02:00' + i * interval '7 s', i FROM generate_series(1, 100) i});
+sql(q{SELECT weir.wait_for('v', '60 s')});
+my $changes = sql('SELECT * FROM v_changes ORDER BY weir_seq');
+sql(q{ALTER TABLE v SET (weir.changelog_retention = '10 ms')});
+ok($node->wait_until('SELECT count(*) FROM v_changes', '0', 40), 'what is too old goes');
+sql(q{ALTER TABLE v RESET (weir.changelog_retention); INSERT INTO s VALUES ('last', '2024-01-01 00:02:00', 1)});
+sql(q{SELECT weir.wait_for('v', '60 s')});
+$changes .= "\n" . sql('SELECT * FROM v_changes ORDER BY weir_seq');
+$node->wait_until('SELECT count(*) FROM v_changes', scalar(my @all = split /\n/, $changes), 30, 'archive');
+is($node->safe_psql('archive', 'SELECT * FROM v_changes ORDER BY weir_seq'), $changes, '... and stays in the archive');
+$node->safe_psql('archive', 'DROP SUBSCRIPTION archive');
+sql('DROP PUBLICATION changes');
+
+# ---- what another version has stored stalls its view, and no other of the worker's
+sql(<<'EOF');
+CREATE TABLE shares WITH (weir.continuous, weir.watermark = 'p90', weir.commit_interval = '20 ms') AS
+	SELECT k, weir.tumble(ts, '1 minute') AS win, count(*) AS n FROM s GROUP BY k, win;
+SELECT weir.wait_for('shares', '60 s');
+INSERT INTO s SELECT 'k', timestamptz '2024-01-01 00:15:00' - i * interval '1 s', i FROM generate_series(1, 30) i;
+EOF
+sql(q{SELECT weir.wait_for('shares', '60 s')});
+my $id = sql(q{SELECT id FROM weir_data.views WHERE relid = 'shares'::regclass});
+for my $case (
+	[ "UPDATE weir_data.positions SET lateness = set_byte(lateness, 0, 99) WHERE view_id = '$id'", qr/^0A000.stored lateness has format 99, .*weir.rebuild/ ],
+	[ "UPDATE weir_data.positions SET lateness = substr(lateness, 1, length(lateness) - 1) WHERE view_id = '$id'", qr/^XX001.the stored lateness of a partition is damaged.*weir.rebuild/ ],
+	[ "UPDATE weir_data.state_$id SET state = set_byte(state, 0, 3)", qr/^0A000.stored states have format 3, .*weir.rebuild/ ])
+{
+	my ($damage, $stall) = @$case;
+	sql(q{SELECT weir.pause('shares'); INSERT INTO s VALUES ('k', '2024-01-01 00:15:00', 1)});
+	sql(q{SELECT weir.wait_for('v', '60 s')});
+	isnt(sql("$damage RETURNING 1"), '', 'something is stored');
+	sql(q{SELECT weir.resume('shares')});
+	$node->wait_until(q{SELECT state FROM weir.views WHERE view = 'shares'::regclass}, 'stalled');
+	like(sql(q{SELECT sqlstate, message, hint FROM weir.views WHERE view = 'shares'::regclass}), $stall, 'it cannot be read');
+	resumes('v', 'others go on');
+	sql(q{SELECT weir.rebuild('shares', accept_loss => true)});
+	sql(q{SELECT weir.wait_for('shares', '60 s'); INSERT INTO s SELECT 'k', timestamptz '2024-01-01 00:15:00' - i * interval '1 s', i FROM generate_series(1, 30) i});
+	is(sql(q{SELECT weir.wait_for('shares', '60 s'); SELECT sum(n) FROM shares}), "\n30", 'a rebuild begins anew');
+}
+sql('DROP TABLE shares');
+
+# ---- a standby, and its promotion: what is closed is asked there as here, and
+# numbers of the changelog that somebody may have seen are not given again
+sql(<<'EOF');
+CREATE TABLE t (id serial PRIMARY KEY, k text, ts timestamptz);
+ALTER TABLE t REPLICA IDENTITY FULL;
+CREATE TABLE tv WITH (weir.continuous, weir.watermark = '5 seconds', weir.allowed_lateness = '1 minute', weir.commit_interval = '20 ms') AS
+	SELECT k, weir.session(ts, '1 minute') AS win, count(*) AS n FROM t GROUP BY k, win;
+EOF
+sql(q{INSERT INTO t (k, ts) SELECT 'k' || i % 3, timestamptz '2024-01-01' + i * interval '40 s' FROM generate_series(1, 30) i});
+sql(q{SELECT weir.wait_for('tv', '60 s')});
+sql(q{INSERT INTO t (k, ts) VALUES ('late', '2024-01-01 00:00:01'), ('late', '2024-01-01 00:18:00')});
+sql(q{SELECT weir.wait_for('tv', '60 s')});
+$node->backup('base');
+my $standby = WeirNode->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+$node->wait_for_catchup($standby);
+for my $query (
+	q{SELECT * FROM tv_changes ORDER BY weir_seq},
+	q{SELECT *, weir.is_closed('tv', win) FROM tv ORDER BY 1, 2},
+	q{SELECT weir.watermark('tv')},
+	q{SELECT view, state, watermark, held_by, channel FROM weir.views ORDER BY 1},
+	q{SELECT view, rows_in, late_applied, late_side FROM weir.stat_views ORDER BY 1},
+	q{SELECT * FROM weir.late_rows WHERE view = 'tv'::regclass},
+	q{SELECT view, watermark, idle FROM weir.partitions ORDER BY 1})
+{
+	my $here = sql($query);
+	isnt($here, '', "the primary: $query");
+	is($standby->safe_psql('postgres', $query), $here, '... and the standby');
+}
+like($standby->error_of(q{SELECT weir.delete_late_rows('tv')}), qr/^25006/, 'where nothing is deleted');
+my $before = sql('SELECT max(weir_seq) FROM tv_changes');
+$node->stop;
+$standby->promote;
+# the slot stayed behind
+ok($standby->wait_until(q{SELECT state || ' ' || hint FROM weir.views WHERE view = 'tv'::regclass}, 'stalled Run weir.rebuild(view).'), 'promoted, the view over a table asks for a rebuild');
+$standby->safe_psql('postgres', q{INSERT INTO t (k, ts) VALUES ('new', '2024-01-01 01:00:00')});
+$standby->safe_psql('postgres', q{SELECT weir.rebuild('tv')});
+$standby->safe_psql('postgres', q{SELECT weir.wait_for('tv', '60 s')});
+is($standby->safe_psql('postgres', "SELECT min(weir_seq) > 4294967296 FROM tv_changes WHERE weir_seq > $before"), 't', 'numbers begin far behind those of before');
+is($standby->safe_psql('postgres', <<'EOF'), '', 'the changelog folds to the closed sessions');
+WITH fold AS (SELECT k, win, n FROM tv_changes GROUP BY 1, 2, 3 HAVING sum(weir_diff) = 1),
+	closed AS (SELECT k, win, n FROM tv WHERE weir.is_closed('tv', win))
+(TABLE fold EXCEPT ALL TABLE closed) UNION ALL (TABLE closed EXCEPT ALL TABLE fold)
+EOF
+$standby->stop;
+unlike(slurp_file($_->logfile), qr/PANIC|TRAP:|signal 11|signal 6/, $_->name . ': nobody crashed') for $node, $standby;
 
 done_testing();
