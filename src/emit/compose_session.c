@@ -306,6 +306,25 @@ session_words(WeirComposer *composer, const WeirCell *cells, int64 n)
 	return words;
 }
 
+/* Is the session in composer->cells? */
+static bool
+is_wanted(const WeirComposer *composer, int64 n_cells)
+{
+	const WeirCell *cells = composer->cells.data;
+	bool		changed = false;
+	bool		holds = false;
+
+	for (int64 i = 0; i < n_cells; i++)
+	{
+		changed |= (cells[i].group->flags &
+					(WEIR_GROUP_DIRTY | WEIR_GROUP_TORN)) != 0;
+		holds |= holds_row(cells[i].group);
+	}
+	return composer->wanted(composer->wanted_arg, cells[0].first,
+							session_end(composer, cells[n_cells - 1].last),
+							changed, holds);
+}
+
 /* A session as it is now: composer->cells. */
 static void
 examine_session(WeirComposer *composer, Progress *progress, int64 n_cells)
@@ -317,8 +336,7 @@ examine_session(WeirComposer *composer, Progress *progress, int64 n_cells)
 	progress->reaches && progress->examined == cells[0].number - 1 &&
 	!holds_row(cells[0].group);
 	bool		reaches = hangs;
-	bool		wanted = hangs ||
-	composer->wanted(composer->wanted_arg, cells[0].group, lower, upper);
+	bool		wanted = hangs || is_wanted(composer, n_cells);
 
 	if (!hangs)
 		end_cluster(composer, progress);
@@ -445,9 +463,30 @@ weir_session_of(WeirComposer *composer, WeirGroup *pane,
 	return known->exists;
 }
 
+bool
+weir_session_pane_end(const WeirComposer *composer, const WeirGroup *pane,
+					  Timestamp *end)
+{
+	WeirCell	cell;
+
+	if (!read_cell(composer, 0, unconstify(WeirGroup *, pane), &cell))
+		return false;
+	*end = session_end(composer, cell.last);
+	return true;
+}
+
+static const WeirGroup *
+torn_cell(const WeirCell *cells, int64 n)
+{
+	for (int64 i = 0; i < n; i++)
+		if ((cells[i].group->flags & WEIR_GROUP_TORN) != 0)
+			return cells[i].group;
+	return NULL;
+}
+
 void
 weir_session_around(WeirComposer *composer, const char *image, uint32 len,
-					Timestamp ts, WeirTouched *touched)
+					Timestamp ts, WeirSessionsAround *around)
 {
 	MemoryContext old = MemoryContextSwitchTo(composer->scratch);
 	WeirComposedKey key;
@@ -461,32 +500,67 @@ weir_session_around(WeirComposer *composer, const char *image, uint32 len,
 	numbers[2] = numbers[1] + 1;
 	weir_compose_find(composer, &key, numbers, 3, groups, false);
 
-	touched->begins = touched->lower = touched->upper = DT_NOEND;
-	touched->ends = session_end(composer, ts);
+	around->least_upper = around->least_whole = DT_NOEND;
+	around->lower = around->whole_lower = DT_NOEND;
+	around->upper = session_end(composer, ts);
+	around->torn = NULL;
 	for (int i = 0; i < 3; i++)
 	{
-		const WeirCell *cells;
 		WeirCell	cell;
+		Timestamp	lower;
 		Timestamp	end;
+		const WeirGroup *torn;
 		int64		n;
 
+		/* one that has lost its rows may begin what it was part of again */
+		if (groups[i] != NULL && (groups[i]->flags & WEIR_GROUP_TORN) != 0)
+			around->torn = groups[i];
 		if (numbers[i] <= examined ||
 			!read_cell(composer, numbers[i], groups[i], &cell) ||
 			(i == 0 && !within_gap(composer, cell.last, ts)) ||
 			(i == 2 && !within_gap(composer, ts, cell.first)))
 			continue;
 		n = expand(composer, &key, &cell);
-		cells = composer->cells.data;
-		end = session_end(composer, cells[n - 1].last);
-		if (end < touched->upper)
+		lower = ((WeirCell *) composer->cells.data)[0].first;
+		around->lower = Min(around->lower, lower);
+		cell = ((WeirCell *) composer->cells.data)[n - 1];
+		end = session_end(composer, cell.last);
+		around->least_upper = Min(around->least_upper, end);
+		torn = torn_cell(composer->cells.data, n);
+		if (torn != NULL)
+			around->torn = torn;
+		else if (end < around->least_whole)
 		{
-			touched->lower = cells[0].first;
-			touched->upper = end;
+			around->least_whole = end;
+			around->whole_lower = lower;
 		}
-		touched->begins = Min(touched->begins, cells[0].first);
-		touched->ends = Max(touched->ends, end);
-		examined = cells[n - 1].number;
+		around->upper = Max(around->upper, end);
+		examined = cell.number;
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(composer->scratch);
+}
+
+int64
+weir_session_panes(WeirComposer *composer, const char *image, uint32 len,
+				   WeirGroup ***panes)
+{
+	MemoryContext old = MemoryContextSwitchTo(composer->scratch);
+	WeirComposedKey key;
+	int64		number;
+	WeirGroup  *group = NULL;
+	WeirCell	cell;
+	int64		n = 0;
+
+	weir_composed_key(composer, &key, image, len);
+	memcpy(&number, image + key.pane_at, sizeof(int64));
+	weir_compose_find(composer, &key, &number, 1, &group, false);
+	if (read_cell(composer, number, group, &cell))
+		n = expand(composer, &key, &cell);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(composer->scratch);
+	*panes = MemoryContextAllocHuge(old, sizeof(WeirGroup *) * Max(n, 1));
+	for (int64 i = 0; i < n; i++)
+		(*panes)[i] = ((WeirCell *) composer->cells.data)[i].group;
+	return n;
 }

@@ -71,8 +71,8 @@ window_fact(WeirComposer *composer, int64 number)
 	fact->number = number;
 	fact->wanted = weir_window_bounds(composer->window, number,
 									  &fact->lower, &fact->upper) &&
-		composer->wanted(composer->wanted_arg, NULL, fact->lower,
-						 fact->upper);
+		composer->wanted(composer->wanted_arg, fact->lower, fact->upper,
+						 false, false);
 	if (fact->wanted)
 	{
 		weir_panes_of(composer->window, number, &fact->first, &fact->last);

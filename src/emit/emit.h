@@ -182,9 +182,12 @@ extern WeirComposer *weir_composer_create(const WeirWindow *window,
 										  WeirState *states, int n_states,
 										  int first_state, int last_state);
 
-/* Which windows are to be composed?  first: the group that begins a session. */
-typedef bool (*WeirWanted) (void *arg, const WeirGroup *first,
-							Timestamp lower, Timestamp upper);
+/*
+ * Which windows are to be composed?  Of a session: has it changed since the last
+ * commit, and does one of its panes hold a row of v?
+ */
+typedef bool (*WeirWanted) (void *arg, Timestamp lower, Timestamp upper,
+							bool changed, bool holds);
 
 /*
  * For the panes given (any number, of any keys, in any order, none twice): the
@@ -224,14 +227,24 @@ extern bool weir_session_of(WeirComposer *composer, WeirGroup *pane,
 							Timestamp *lower, Timestamp *upper,
 							WeirGroup **first);
 
-/* Sessions that a row touches: it would be part of one, or bridge two. */
-typedef struct WeirTouched
+/*
+ * When the session of a pane would end if it ended with that; false if the pane
+ * has no rows.  Runs no code of users.
+ */
+extern bool weir_session_pane_end(const WeirComposer *composer,
+								  const WeirGroup *pane, Timestamp *end);
+
+/* The sessions that a row would be part of, or bridge. */
+typedef struct WeirSessionsAround
 {
-	Timestamp	begins;			/* the first of them; DT_NOEND without any */
-	Timestamp	lower;			/* of the one that ends first */
-	Timestamp	upper;			/* DT_NOEND without any */
-	Timestamp	ends;			/* the one that the row would be in */
-} WeirTouched;
+	Timestamp	lower;			/* the least of all; DT_NOEND without any */
+	Timestamp	least_upper;	/* likewise */
+	Timestamp	least_whole;	/* of those that are not WEIR_GROUP_TORN, */
+	Timestamp	whole_lower;	/* and where that one begins */
+	Timestamp	upper;			/* of the one that the row would then be in, ts +
+								 * gap at least */
+	const WeirGroup *torn;		/* one of its panes that is WEIR_GROUP_TORN */
+} WeirSessionsAround;
 
 /*
  * For judging a late row.  image: of the key with the row's own pane.  Looks at
@@ -239,7 +252,14 @@ typedef struct WeirTouched
  */
 extern void weir_session_around(WeirComposer *composer, const char *image,
 								uint32 len, Timestamp ts,
-								WeirTouched *touched);
+								WeirSessionsAround *around);
+
+/*
+ * The panes of the session that the pane of an image is part of, in
+ * CurrentMemoryContext; returns how many.
+ */
+extern int64 weir_session_panes(WeirComposer *composer, const char *image,
+								uint32 len, WeirGroup ***panes);
 
 /* ---- tidy.c ---- */
 

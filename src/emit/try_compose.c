@@ -204,7 +204,7 @@ close_trial(Trial *trial)
 }
 
 static bool
-is_wanted(void *arg, const WeirGroup *first, Timestamp lower, Timestamp upper)
+is_wanted(void *arg, Timestamp lower, Timestamp upper, bool changed, bool holds)
 {
 	Trial	   *trial = arg;
 
@@ -307,7 +307,7 @@ check_outcome(Trial *trial, const WeirOutcome *outcome)
 		elog(ERROR, "an outcome takes away what is not there");
 	if (at == NULL)
 		return;
-	if (!is_wanted(trial, holder, outcome->lower, outcome->upper) &&
+	if (!is_wanted(trial, outcome->lower, outcome->upper, false, false) &&
 		(outcome->words != NULL || trial->window.kind != WEIR_SESSION))
 		elog(ERROR, "an outcome was not wanted");
 	memcpy(&pane, at, sizeof(pane));
@@ -426,7 +426,7 @@ check_sessions(Trial *trial)
 				elog(ERROR, "a pane with rows is in no session");
 			continue;
 		}
-		if (!is_wanted(trial, first, lower, upper))
+		if (!is_wanted(trial, lower, upper, false, false))
 			continue;
 		if (!ItemPointerIsValid(&first->result_tid))
 			elog(ERROR, "a session is not held");
@@ -447,9 +447,7 @@ check_around(Trial *trial, const Row *row)
 	char	   *image;
 	uint32		hash;
 	uint32		len;
-	WeirTouched touched;
-	Timestamp	begins = DT_NOEND;
-	Timestamp	lower = DT_NOEND;
+	WeirSessionsAround around;
 	Timestamp	least_expected = DT_NOEND;
 	Timestamp	expected = row->ts + trial->window.slide;
 
@@ -468,15 +466,12 @@ check_around(Trial *trial, const Row *row)
 			row->ts >= held->upper ||
 			held->lower - row->ts >= trial->window.slide)
 			continue;
-		if (held->upper < least_expected)
-			lower = held->lower;
-		begins = Min(begins, held->lower);
 		least_expected = Min(least_expected, held->upper);
 		expected = Max(expected, held->upper);
 	}
-	weir_session_around(trial->composer, image, len, row->ts, &touched);
-	if (touched.upper != least_expected || touched.lower != lower ||
-		touched.begins != begins || touched.ends != expected)
+	weir_session_around(trial->composer, image, len, row->ts, &around);
+	if (around.least_upper != least_expected ||
+		around.least_whole != least_expected || around.upper != expected)
 		elog(ERROR, "what is around a row is told wrongly");
 	pfree(image);
 }

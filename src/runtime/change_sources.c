@@ -372,7 +372,8 @@ truncate_source(WeirWorker *worker, WeirChangeSource *source,
 			continue;
 		if (run->backfill != NULL)
 			weir_backfill_discard(run->backfill);
-		weir_run_truncate(run);
+		weir_members_apply_settings(worker, run->def->settings);
+		weir_members_fold(worker, run, NULL);
 	}
 	list_free(runs);
 }

@@ -524,6 +524,27 @@ mark_dirty(WeirRun *run, WeirGroup *group)
 }
 
 void
+weir_run_list(WeirRun *run, WeirGroupList *list, uint32 flag, WeirGroup *group)
+{
+	if ((group->flags & flag) != 0)
+		return;
+	if (list->groups == NULL)
+	{
+		list->max = 64;
+		list->groups = MemoryContextAlloc(run->mcxt,
+										  sizeof(WeirGroup *) * list->max);
+	}
+	if (list->n == list->max)
+	{
+		list->groups = repalloc_huge(list->groups,
+									 sizeof(WeirGroup *) * list->max * 2);
+		list->max *= 2;
+	}
+	group->flags |= flag;
+	list->groups[list->n++] = group;
+}
+
+void
 weir_run_publish_pane(WeirRun *run, WeirGroup *group)
 {
 	if ((group->flags & WEIR_GROUP_UNPUBLISHED) != 0)
@@ -573,6 +594,9 @@ apply(WeirRun *run)
 			weir_run_mark(run, group, columns.has_pane[i], columns.panes[i],
 						  columns.times[i]);
 		group->flags |= columns.had[i];
+		if (run->mark != WEIR_NO_PRESENCE && run->deadlines != NULL &&
+			columns.has_pane[i] && columns.has_diffs && columns.diffs[i] < 0)
+			weir_run_list(run, &run->shrunk, WEIR_GROUP_SHRUNK, group);
 	}
 	for (int s = 0; s < run->n_states; s++)
 	{
@@ -678,23 +702,54 @@ weir_run_touch(WeirRun *run, WeirGroup *group)
 	run->moved = true;
 }
 
+/* Is a group part of a session that stays as it is, whatever comes? */
+static bool
+is_of_frozen_session(WeirRun *run, WeirGroup *group)
+{
+	WeirGroup  *first;
+	Timestamp	lower;
+	Timestamp	upper;
+
+	if (run->mark == WEIR_NO_PRESENCE || !run->has_watermark ||
+		weir_key_pane_at(run->format,
+						 unconstify(char *, weir_group_key(run->table, group)),
+						 run->plan->window_key) == NULL)
+		return false;
+
+	/*
+	 * Of each group, so that a session is known whole before the first of its
+	 * panes is emptied.  What rows were taken from is not frozen yet.
+	 */
+	return weir_session_of(run->composer, group, &lower, &upper, &first) &&
+		upper <= run->time.settled &&
+		(group->flags & (WEIR_GROUP_DIRTY | WEIR_GROUP_TORN)) == 0;
+}
+
 void
 weir_run_truncate(WeirRun *run)
 {
 	uint64		cursor = 0;
 	Timestamp	published;
 	WeirGroup  *group;
+	WeirOwnerScope scope;
 
+	/* equality of types may be a user's */
+	weir_owner_begin(&scope, run->def->owner);
 	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
 	{
 		if (weir_group_rows(run->table, group) == 0)
 			continue;			/* it holds the row of a window */
+		if (is_of_frozen_session(run, group))
+			continue;
 		published = weir_run_published(run, group);
 		weir_group_reset(run->table, group);
 		weir_run_set_published(run, group, published);
 		weir_run_touch(run, group);
 		group->flags |= WEIR_GROUP_HAD_DELETE;
 	}
+	if (run->composer != NULL)
+		weir_composer_reset(run->composer);
+	weir_owner_end(&scope);
 	run->moved = true;
 }
 

@@ -51,6 +51,13 @@ typedef struct WeirJudgement
 	int64		last_frozen;
 } WeirJudgement;
 
+/* A pane of a session that rows were taken from: when that began before. */
+typedef struct WeirTorn
+{
+	WeirGroup  *pane;
+	Timestamp	lower;
+} WeirTorn;
+
 Timestamp
 weir_time_add(Timestamp ts, int64 interval)
 {
@@ -78,6 +85,9 @@ is_frozen(const WeirRun *run, Timestamp upper)
 void
 weir_judge_anew(WeirRun *run)
 {
+	for (int i = 0; i < run->n_torn; i++)
+		run->torn[i].pane->flags &= ~WEIR_GROUP_TORN;
+	run->n_torn = 0;
 	if (run->judgement != NULL)
 		run->judgement->valid = false;
 }
@@ -173,25 +183,60 @@ record(WeirRun *run, int64 n, int64 first, int64 last,
 }
 
 /*
- * A row misses a session that it touches and that is frozen.  One that touches
- * none of those may still make an open session begin earlier, and were that never
- * refused:
- *
- *	1. Session A is frozen, and some time later its groups are removed.
- *	2. Session C begins a gap or more behind the last row of A, and is open.
- *	3. A late row makes C begin less than a gap behind A, which nobody sees:
- *	   by the rows that v has accepted the two are one session.
- *
- * So what begins a session, alone or in front of others, must be in time by
- * itself; a row within reach of a session that was removed is not.  This looks
- * at a row that is taken back as it did when the row came.
+ * A row is taken back from a session, which may leave it in pieces that would have
+ * been frozen long ago, had they been sessions before.  Until the commit they are
+ * not: the same UPDATE may put the row back.
  */
+static void
+tear(WeirRun *run, const char *image, uint32 len, Timestamp lower)
+{
+	WeirGroup **panes;
+	int64		n = weir_session_panes(run->composer, image, len, &panes);
+
+	for (int64 i = 0; i < n; i++)
+	{
+		if ((panes[i]->flags & WEIR_GROUP_TORN) != 0)
+			continue;
+		if (run->n_torn == run->max_torn)
+		{
+			int			max = Max(run->max_torn * 2, 64);
+
+			run->torn = run->torn == NULL ?
+				MemoryContextAlloc(run->mcxt, sizeof(WeirTorn) * max) :
+				repalloc_huge(run->torn, sizeof(WeirTorn) * max);
+			run->max_torn = max;
+		}
+		run->torn[run->n_torn].pane = panes[i];
+		run->torn[run->n_torn++].lower = lower;
+		panes[i]->flags |= WEIR_GROUP_TORN;
+	}
+	pfree(panes);
+}
+
+/*
+ * Frozen sessions are forgotten a gap after they were frozen.  A row that would
+ * make an older session begin further back than that might touch one, now or when
+ * the next such row comes; unless the session did begin there before this commit.
+ */
+static bool
+could_touch_forgotten(const WeirRun *run, Timestamp ts,
+					  const WeirSessionsAround *around)
+{
+	if (around->lower <= ts ||
+		weir_time_add(ts, run->window.size) >= run->time.settled)
+		return false;
+	for (int i = 0; around->torn != NULL && i < run->n_torn; i++)
+		if (run->torn[i].pane == around->torn)
+			return run->torn[i].lower > ts;
+	return true;
+}
+
 static WeirTimeliness
 judge_session(WeirRun *run, Timestamp ts, const char *image, uint32 len,
 			  int diff)
 {
 	Timestamp	alone = weir_time_add(ts, run->window.size);
-	WeirTouched touched;
+	WeirSessionsAround around;
 
 	/*
 	 * A session that it touches ends behind the row, so none is frozen; and it is
@@ -202,18 +247,20 @@ judge_session(WeirRun *run, Timestamp ts, const char *image, uint32 len,
 	if (!run->judging)
 		return WEIR_SUSPECT;
 	run->judging = false;
-	weir_session_around(run->composer, image, len, ts, &touched);
-	if (is_frozen(run, touched.upper))
+	weir_session_around(run->composer, image, len, ts, &around);
+	if (is_frozen(run, around.least_whole))
 	{
-		record(run, 1, 0, 0, touched.lower, touched.upper, diff);
+		record(run, 1, 0, 0, around.whole_lower, around.least_whole, diff);
 		return WEIR_LATE_ALTOGETHER;
 	}
-	if (touched.begins > ts && is_frozen(run, alone))
+	if (is_frozen(run, around.upper) || could_touch_forgotten(run, ts, &around))
 	{
 		record(run, 1, 0, 0, ts, alone, diff);
 		return WEIR_LATE_ALTOGETHER;
 	}
-	if (!is_closed(run, Min(touched.upper, touched.ends)))
+	if (diff < 0)
+		tear(run, image, len, around.lower);
+	if (!is_closed(run, Min(around.least_upper, around.upper)))
 		return WEIR_IN_TIME;
 	run->time.late_applied++;
 	return WEIR_LATE_FOR_SOME;

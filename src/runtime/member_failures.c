@@ -216,7 +216,10 @@ weir_members_fold(WeirWorker *worker, WeirRun *run, const WeirBatch *batch)
 		weir_watchdog_view = run->def->relid;
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		weir_run_fold(run, batch);
+		if (batch != NULL)
+			weir_run_fold(run, batch);
+		else
+			weir_run_truncate(run);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(caller);
@@ -229,7 +232,7 @@ weir_members_fold(WeirWorker *worker, WeirRun *run, const WeirBatch *batch)
 	PG_END_TRY();
 
 	/* of a transaction that stops in its middle nothing may be committed */
-	if (batch->origins != NULL && run->stop != NULL)
+	if (batch != NULL && batch->origins != NULL && run->stop != NULL)
 		weir_members_stall(worker, run, run->stop, run->stop_lsn);
 }
 

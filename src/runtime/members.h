@@ -113,7 +113,10 @@ extern void weir_members_check_privileges(WeirWorker *worker);
 extern void weir_members_put_aside(WeirWorker *worker, WeirMember *member,
 								   const ErrorData *error, bool needs_person);
 
-/* Folds a batch into a run; if it fails, it is put aside. */
+/*
+ * Folds a batch into a run, or (NULL) a TRUNCATE of its source; if it fails, it is
+ * put aside.
+ */
 extern void weir_members_fold(WeirWorker *worker, WeirRun *run,
 							  const WeirBatch *batch);
 

@@ -30,7 +30,6 @@
  */
 #include "runtime/worker.h"
 
-#include "lib/qunique.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -166,8 +165,11 @@ next_deadline(WeirRun *run, WeirGroup *group, int64 pane, TimestampTz watermark)
 		/* no rows, and no row of v: see weir_compose() */
 		if (!weir_session_of(run->composer, group, &lower, &upper, &first))
 			return DT_NOBEGIN;
+		/* one whose rows can go may come to end with this pane */
 		if (upper > watermark)
-			return upper;
+			return run->def->retracts &&
+				weir_session_pane_end(run->composer, group, &end) &&
+				end > watermark ? end : upper;
 	}
 	else
 	{
@@ -308,6 +310,10 @@ outcome_of_group(WeirRun *run, const WeirStaged *staged, WeirGroup *group,
 	}
 	if (!shows(run, staged, outcome->has_window, outcome->upper))
 		return false;
+	/* frozen, and about to go: of such rows of v replace.c leaves those it has */
+	if (staged->replaces && run->has_watermark && outcome->has_window &&
+		!run->backfilling && outcome->upper <= run->time.settled)
+		return false;
 	fill_in(run, staged, outcome);
 	return true;
 }
@@ -360,27 +366,26 @@ typedef struct Wanted
 } Wanted;
 
 static bool
-is_wanted(void *arg, const WeirGroup *first, Timestamp lower, Timestamp upper)
+is_wanted(void *arg, Timestamp lower, Timestamp upper, bool changed, bool holds)
 {
 	const Wanted *wanted = arg;
 	const WeirRun *run = wanted->run;
-	Timestamp	was_upper = upper;
 
 	if (!run->has_watermark)
 		return wanted->open;
 	/* a session that v shows may be open again: then v is to lose it */
 	if (upper > wanted->staged->watermark)
 		return wanted->open &&
-			(run->def->options.emit == WEIR_EMIT_CHANGES ||
-			 run->window.kind == WEIR_SESSION);
+			(run->def->options.emit == WEIR_EMIT_CHANGES || holds);
 	if (upper > run->time.watermark)
 		return wanted->closing;
-	/* a session of which rows were taken back was open, or could be revised */
-	if (first != NULL)
-		was_upper = Max(upper, weir_run_published(run, first));
-	/* what a backfill has not published yet was never frozen */
+
+	/*
+	 * What a backfill has not published yet was never frozen; nor was a session
+	 * whose rows have changed, of which late.c judged, whatever is left of it.
+	 */
 	return wanted->closed &&
-		(run->backfilling || was_upper > run->time.settled);
+		(run->backfilling || upper > run->time.settled || changed);
 }
 
 static void
@@ -399,29 +404,6 @@ add_outcomes(WeirStaged *staged, const WeirOutcome *outcomes, int64 n)
 	staged->n_outcomes += n;
 }
 
-/*
- * Panes of a session wait for its end as it was when they were looked at last.  A
- * session grows, and they wait again; but one that has lost rows may end before.
- */
-static void
-watch_shrunk(const WeirRun *run, WeirStaged *staged, const WeirOutcome *outcome)
-{
-	const WeirGroup *holder = outcome->holder;
-	WeirShrunk *shrunk;
-
-	if (run->shrunk == NULL || outcome->words == NULL || !outcome->has_window ||
-		outcome->upper <= staged->watermark ||
-		(outcome->had & (WEIR_GROUP_HAD_UPDATE | WEIR_GROUP_HAD_DELETE)) == 0)
-		return;
-	shrunk = MemoryContextAlloc(run->mcxt,
-								offsetof(WeirShrunk, image) + holder->key_len);
-	shrunk->upper = outcome->upper;
-	shrunk->hash = holder->hash;
-	shrunk->len = holder->key_len;
-	memcpy(shrunk->image, weir_group_key(run->table, holder), holder->key_len);
-	staged->shrunk = lappend(staged->shrunk, shrunk);
-}
-
 static void
 compose(WeirRun *run, WeirStaged *staged, WeirGroup **panes, int64 n,
 		const Wanted *wanted)
@@ -436,7 +418,6 @@ compose(WeirRun *run, WeirStaged *staged, WeirGroup **panes, int64 n,
 							unconstify(Wanted *, wanted), &n_outcomes);
 	for (int64 i = 0; i < n_outcomes; i++)
 	{
-		watch_shrunk(run, staged, &outcomes[i]);
 		/* the NULL window; what v does not show, unless it is to lose it */
 		if (outcomes[i].words != NULL &&
 			!shows(run, staged, outcomes[i].has_window, outcomes[i].upper))
@@ -505,9 +486,9 @@ stage_sliding(WeirRun *run, WeirStaged *staged)
 	}
 }
 
-/* A pane that has not changed: does its session close now? */
+/* Is the group part of a session that closes now, without having changed? */
 static bool
-closes(WeirRun *run, const WeirStaged *staged, WeirGroup *group)
+is_of_closing(WeirRun *run, const WeirStaged *staged, WeirGroup *group)
 {
 	WeirGroup  *first;
 	Timestamp	lower;
@@ -518,53 +499,30 @@ closes(WeirRun *run, const WeirStaged *staged, WeirGroup *group)
 		upper > run->time.watermark && upper <= staged->watermark;
 }
 
-static int
-compare_groups(const void *a, const void *b)
-{
-	const WeirGroup *left = *(WeirGroup *const *) a;
-	const WeirGroup *right = *(WeirGroup *const *) b;
-
-	return left < right ? -1 : left > right;
-}
-
 /*
  * Sessions that have changed, and those that close.  A session's panes wait
- * each for itself; which of those that are due are worth composing?
+ * each for itself; which of those that are due are worth composing?  And a session
+ * that has shrunk closes before its panes are due.
  */
 static void
 stage_sessions(WeirRun *run, WeirStaged *staged)
 {
 	Wanted		wanted = {.run = run, .staged = staged,
 		.closing = true, .closed = true, .open = true};
-	int64		n_dirty = run->n_dirty;
-	int64		n = n_dirty;
-	WeirGroup **panes;
+	WeirGroup **panes = MemoryContextAllocHuge(CurrentMemoryContext,
+											   sizeof(WeirGroup *) *
+											   (run->n_dirty + staged->n_due +
+												run->shrunk.n + 1));
+	int64		n = run->n_dirty;
 
-	panes = MemoryContextAllocHuge(CurrentMemoryContext,
-								   sizeof(WeirGroup *) *
-								   (n + staged->n_due + staged->n_ended + 1));
 	memcpy(panes, run->dirty, sizeof(WeirGroup *) * n);
 	for (int64 i = 0; i < staged->n_due; i++)
-		if (closes(run, staged, staged->due[i]))
+		if (is_of_closing(run, staged, staged->due[i]))
 			panes[n++] = staged->due[i];
-	for (int64 i = 0; i < staged->n_ended; i++)
-	{
-		WeirShrunk *shrunk = staged->ended[i];
-		char	   *image = shrunk->image;
-		WeirGroup  *group;
-
-		weir_group_table_find(run->table, 1, &image, &shrunk->len, &shrunk->hash,
-							  &group);
-		if (group != NULL && closes(run, staged, group))
-			panes[n++] = group;
-	}
-	if (staged->n_ended > 0 && n > n_dirty)
-	{
-		/* none twice */
-		qsort(panes + n_dirty, n - n_dirty, sizeof(WeirGroup *), compare_groups);
-		n = n_dirty + qunique(panes + n_dirty, n - n_dirty,
-							  sizeof(WeirGroup *), compare_groups);
-	}
+	for (int i = 0; i < run->shrunk.n &&
+		 staged->watermark > run->time.watermark; i++)
+		if (is_of_closing(run, staged, run->shrunk.groups[i]))
+			panes[n++] = run->shrunk.groups[i];
 	compose(run, staged, panes, n, &wanted);
 	staged->publishes_open = true;
 }
@@ -608,9 +566,6 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 	}
 	if (!staged->publishes)
 		return;
-	if (run->shrunk != NULL)
-		staged->ended = weir_deadlines_due(run->shrunk, staged->watermark,
-										   &staged->n_ended);
 	if (run->deadlines != NULL && (moved || staged->replaces))
 		staged->due = weir_deadlines_due(run->deadlines, staged->watermark,
 										 &staged->n_due);
@@ -728,8 +683,6 @@ weir_unstage(WeirRun *run, WeirStaged *staged)
 		staged->groups[i]->flags &= ~(WEIR_GROUP_STAGED | WEIR_GROUP_GONE);
 	for (int64 i = 0; i < staged->n_due; i++)
 		((WeirGroup *) staged->due[i])->flags &= ~WEIR_GROUP_GONE;
-	list_free_deep(staged->shrunk);
-	staged->shrunk = NIL;
 	if (run->composer != NULL)
 		weir_composer_reset(run->composer);
 }
@@ -786,6 +739,28 @@ forget_unpublished(WeirStaged *staged)
 	run->n_unpublished = kept;
 }
 
+/* The same of those that have shrunk; once their ends have passed they are due. */
+static void
+forget_shrunk(WeirStaged *staged)
+{
+	WeirRun    *run = staged->run;
+	int			kept = 0;
+
+	for (int i = 0; i < run->shrunk.n; i++)
+	{
+		WeirGroup  *group = run->shrunk.groups[i];
+		Timestamp	end;
+
+		if ((group->flags & WEIR_GROUP_GONE) == 0 &&
+			weir_session_pane_end(run->composer, group, &end) &&
+			end > staged->watermark)
+			run->shrunk.groups[kept++] = group;
+		else
+			group->flags &= ~WEIR_GROUP_SHRUNK;
+	}
+	run->shrunk.n = kept;
+}
+
 /* Waits for nothing, and nothing hangs on it. */
 static bool
 is_idle(const WeirRun *run, const WeirGroup *group)
@@ -814,6 +789,7 @@ remove_groups(WeirStaged *staged)
 			staged->outcomes[n_holders++].holder = staged->outcomes[i].holder;
 		}
 	forget_unpublished(staged);
+	forget_shrunk(staged);
 	for (int64 i = 0; i < staged->n_groups; i++)
 		if ((staged->groups[i]->flags & WEIR_GROUP_GONE) != 0)
 			weir_group_table_remove(run->table, staged->groups[i]);
@@ -825,7 +801,6 @@ void
 weir_apply_staged(WeirStaged *staged)
 {
 	WeirRun    *run = staged->run;
-	ListCell   *cell;
 
 	for (int64 i = 0; i < staged->n_groups; i++)
 	{
@@ -839,6 +814,7 @@ weir_apply_staged(WeirStaged *staged)
 		if (staged->gone[i])
 			group->flags |= WEIR_GROUP_GONE;
 	}
+	weir_judge_anew(run);		/* while the groups are there */
 	move_deadlines(staged);
 
 	/*
@@ -859,14 +835,6 @@ weir_apply_staged(WeirStaged *staged)
 	if (run->composer != NULL)
 		weir_composer_reset(run->composer);
 
-	if (staged->ended != NULL)
-		weir_deadlines_drop(run->shrunk, staged->watermark);
-	for (int64 i = 0; i < staged->n_ended; i++)
-		pfree(staged->ended[i]);
-	foreach(cell, staged->shrunk)
-		weir_deadlines_add(run->shrunk, ((WeirShrunk *) lfirst(cell))->upper,
-						   lfirst(cell));
-
 	run->n_dirty = 0;
 	if (staged->publishes_open)
 	{
@@ -883,5 +851,4 @@ weir_apply_staged(WeirStaged *staged)
 		run->time.at = staged->at;
 	run->next_idle = staged->next_idle;
 	run->idle_changed = false;
-	weir_judge_anew(run);
 }

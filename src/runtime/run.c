@@ -428,8 +428,6 @@ load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 	if (run->has_watermark)
 	{
 		run->deadlines = weir_deadlines_create(run->mcxt);
-		if (run->window.kind == WEIR_SESSION && run->def->retracts)
-			run->shrunk = weir_deadlines_create(run->mcxt);
 		prepare_late_rows(run);
 	}
 

@@ -101,6 +101,13 @@ typedef struct WeirRunKey
 	bool		is_window;
 } WeirRunKey;
 
+typedef struct WeirGroupList
+{
+	WeirGroup **groups;
+	int			n;
+	int			max;
+} WeirGroupList;
+
 typedef struct WeirDeadLetter
 {
 	int32		partition;
@@ -156,8 +163,6 @@ typedef struct WeirRun
 	struct WeirJudgement *judgement;	/* of the pane of the last late row */
 	WeirDeadlines *deadlines;	/* of all groups with a pane; NULL without a
 								 * watermark, and in a backfill's process */
-	WeirDeadlines *shrunk;		/* of WeirShrunk; NULL unless rows of sessions
-								 * can be taken back */
 	TimestampTz next_idle;		/* clock: a partition may become idle then */
 	bool		idle_changed;	/* of a partition, since the last commit */
 	List	   *late_rows;		/* of WeirLateRow, in interval */
@@ -168,6 +173,10 @@ typedef struct WeirRun
 
 	/* emit */
 	WeirComposer *composer;		/* of windows of several panes */
+	struct WeirTorn *torn;		/* WEIR_GROUP_TORN, until the commit */
+	int			n_torn;
+	int			max_torn;
+	WeirGroupList shrunk;		/* WEIR_GROUP_SHRUNK: may close before they are due */
 	bool		publishes_panes;	/* open ones of hop and cumulate */
 	WeirGroup **unpublished;	/* panes that changed since their open windows
 								 * were composed */
@@ -285,6 +294,10 @@ extern void weir_run_truncate(WeirRun *run);
 extern void weir_run_mark(WeirRun *run, WeirGroup *group, bool has_pane,
 						  int64 pane, Timestamp at);
 
+/* Appends to a list, unless the flag says that it is there. */
+extern void weir_run_list(WeirRun *run, WeirGroupList *list, uint32 flag,
+						  WeirGroup *group);
+
 /* A group was changed by somebody else than the fold: commit it. */
 extern void weir_run_touch(WeirRun *run, WeirGroup *group);
 
@@ -311,22 +324,10 @@ typedef enum WeirTimeliness
 extern WeirTimeliness weir_judge_row(WeirRun *run, Timestamp ts, int64 pane,
 									 const char *image, uint32 len, int diff);
 
-/* The watermark has moved: what was judged is void. */
+/* A commit has succeeded: the watermark may have moved, what was judged is void. */
 extern void weir_judge_anew(WeirRun *run);
 
 /* ---- publish.c: which rows of v a commit writes ---- */
-
-/*
- * An open session of which rows were taken back, by the key of its first pane:
- * that may be gone when the session was to end.
- */
-typedef struct WeirShrunk
-{
-	Timestamp	upper;
-	uint32		hash;
-	uint32		len;
-	char		image[FLEXIBLE_ARRAY_MEMBER];
-} WeirShrunk;
 
 /* What a commit does with the groups of a run, until it has succeeded. */
 typedef struct WeirStaged
@@ -346,9 +347,6 @@ typedef struct WeirStaged
 	void	  **due;			/* groups whose deadline has come */
 	int64		n_due;
 	Timestamp  *deadlines;		/* what those wait for next; DT_NOBEGIN: they go */
-	List	   *shrunk;			/* of WeirShrunk, in the memory of the run */
-	void	  **ended;			/* older ones that may end now */
-	int64		n_ended;
 	WeirGroup **groups;			/* states to write */
 	bool	   *gone;			/* or to delete, with the group */
 	ItemPointerData *results;	/* where their rows of v are */

@@ -128,6 +128,10 @@ typedef struct WeirGroup
 #define WEIR_GROUP_WAITS	0x0002	/* has a deadline (window/deadlines.h) */
 #define WEIR_GROUP_UNPUBLISHED	0x0004	/* a pane: changed since its windows were
 										 * composed */
+#define WEIR_GROUP_TORN		0x0008	/* a pane of a session from which rows
+										 * were taken since the last commit */
+#define WEIR_GROUP_SHRUNK	0x0080	/* a pane of a session: rows were taken
+									 * from it */
 /* since the last commit there was */
 #define WEIR_GROUP_HAD_LATE		0x0010	/* a late row */
 #define WEIR_GROUP_HAD_UPDATE	0x0020	/* an UPDATE of the source */
