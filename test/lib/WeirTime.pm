@@ -316,8 +316,10 @@ sub faults_query
 	my $windowed = $columns =~ /\bwin\b/;
 	my ($key) = $columns =~ /^(\w+)/;
 	my %what = (
-		'weir_at or weir_watermark goes back' =>
-		  'weir_at < lag(weir_at) OVER o OR weir_watermark < lag(weir_watermark) OVER o OR weir_at IS NULL',
+		'weir_at goes back' => 'weir_at < lag(weir_at) OVER o OR weir_at IS NULL',
+		# a rebuild begins with none
+		'weir_watermark goes back' =>
+		  "weir_watermark < lag(weir_watermark) OVER o AND NOT EXISTS (SELECT FROM ${view}_changes WHERE weir_reason = 'rebuild')",
 		'a row is taken back that was not there, or comes twice' =>
 		  'sum(weir_diff) OVER (PARTITION BY r ORDER BY weir_seq) NOT IN (0, 1)',
 		'not netted' => 'count(*) OVER (PARTITION BY weir_at, r) > 1',
@@ -328,7 +330,7 @@ sub faults_query
 	$what{'final while open'} = q{weir_reason = 'final' AND weir_diff = 1 AND (upper(win) <= weir_watermark) IS NOT TRUE} if $windowed;
 	$what{'late while open'} = q{weir_reason = 'late' AND (upper(win) <= weir_watermark) IS NOT TRUE}
 	  if $windowed && ($param{kind} || '') ne 'session';
-	$what{'an open window'} = '(upper(win) <= weir_watermark) IS NOT TRUE' if $windowed && $param{mode} eq 'final';
+	$what{'an open window'} = "(upper(win) <= weir_watermark) IS NOT TRUE AND NOT (weir_reason = 'rebuild' AND weir_diff = -1)" if $windowed && $param{mode} eq 'final';
 	if (!$param{kind} || $param{kind} ne 'session')
 	{
 		my $row = $windowed ? "$key, win" : $key;
