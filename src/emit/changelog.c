@@ -127,6 +127,7 @@ check_shape(Relation rel, TupleDesc columns)
 						RelationGetRelationName(rel)),
 				 errdetail("They are weir_seq, weir_diff, weir_reason, weir_watermark, weir_at, and then those of the view."),
 				 errhint("Change them back, and then run weir.resume on the view.  If one was dropped, drop the view and create it again.")));
+	weir_check_alone(rel, "weir.resume");
 	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -332,11 +332,11 @@ examine_session(WeirComposer *composer, Progress *progress, int64 n_cells)
 	const WeirCell *cells = composer->cells.data;
 	Timestamp	lower = cells[0].first;
 	Timestamp	upper = session_end(composer, cells[n_cells - 1].last);
-	bool		wanted = is_wanted(composer, n_cells);
 	bool		hangs = composer->states[composer->last_state].ops->retracts &&
 	progress->reaches && progress->examined == cells[0].number - 1 &&
 	!holds_row(cells[0].group);
 	bool		reaches = hangs;
+	bool		wanted = hangs || is_wanted(composer, n_cells);
 
 	if (!hangs)
 		end_cluster(composer, progress);
@@ -501,12 +501,13 @@ weir_session_around(WeirComposer *composer, const char *image, uint32 len,
 	weir_compose_find(composer, &key, numbers, 3, groups, false);
 
 	around->least_upper = around->least_whole = DT_NOEND;
-	around->lower = DT_NOEND;
+	around->lower = around->whole_lower = DT_NOEND;
 	around->upper = session_end(composer, ts);
 	around->torn = NULL;
 	for (int i = 0; i < 3; i++)
 	{
 		WeirCell	cell;
+		Timestamp	lower;
 		Timestamp	end;
 		const WeirGroup *torn;
 		int64		n;
@@ -520,16 +521,19 @@ weir_session_around(WeirComposer *composer, const char *image, uint32 len,
 			(i == 2 && !within_gap(composer, ts, cell.first)))
 			continue;
 		n = expand(composer, &key, &cell);
-		around->lower = Min(around->lower,
-							((WeirCell *) composer->cells.data)[0].first);
+		lower = ((WeirCell *) composer->cells.data)[0].first;
+		around->lower = Min(around->lower, lower);
 		cell = ((WeirCell *) composer->cells.data)[n - 1];
 		end = session_end(composer, cell.last);
 		around->least_upper = Min(around->least_upper, end);
 		torn = torn_cell(composer->cells.data, n);
-		if (torn == NULL)
-			around->least_whole = Min(around->least_whole, end);
-		else
+		if (torn != NULL)
 			around->torn = torn;
+		else if (end < around->least_whole)
+		{
+			around->least_whole = end;
+			around->whole_lower = lower;
+		}
 		around->upper = Max(around->upper, end);
 		examined = cell.number;
 	}

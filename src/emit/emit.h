@@ -203,7 +203,8 @@ typedef bool (*WeirWanted) (void *arg, Timestamp lower, Timestamp upper,
  * and an outcome without words for each group that holds the row of a session
  * which no longer begins there; its bounds are the pane's, since those of the old
  * session are not known here.  Of a session that is not wanted nothing is said,
- * also not of rows that its panes hold: it is for those that are frozen.
+ * also not of rows that its panes hold: it is for those that are frozen.  What was
+ * torn off a session that is wanted, or gone, is wanted.
  *
  * Compares keys and values of users' types: call it as the view's owner.  Raises
  * 53200 when the budget is spent, and what keys and merging raise; then all is as
@@ -238,7 +239,8 @@ typedef struct WeirSessionsAround
 {
 	Timestamp	lower;			/* the least of all; DT_NOEND without any */
 	Timestamp	least_upper;	/* likewise */
-	Timestamp	least_whole;	/* of those that are not WEIR_GROUP_TORN */
+	Timestamp	least_whole;	/* of those that are not WEIR_GROUP_TORN, */
+	Timestamp	whole_lower;	/* and where that one begins */
 	Timestamp	upper;			/* of the one that the row would then be in, ts +
 								 * gap at least */
 	const WeirGroup *torn;		/* one of its panes that is WEIR_GROUP_TORN */

@@ -6,9 +6,11 @@
  * For tables of the user's that we alone write, v and its changelog: through the
  * table access method, which takes a tenth of what a statement does.  Rows are
  * known by their TIDs; new ones go in by the page.  No trigger fires and no
- * constraint but unique indexes is checked: what a user adds of that kind is not
- * ours to obey half.  Index expressions are his code; the caller has switched to
- * the owner in a restricted operation.
+ * constraint is checked but unique indexes and NOT NULL: what a user adds of that
+ * kind is not ours to obey half.  NOT NULL is no matter of taste: code that takes
+ * tuples apart, JIT's above all, trusts in it and would take the bytes of the next
+ * column for the one that is missing.  Index expressions are the user's code; the
+ * caller has switched to the owner in a restricted operation.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +18,7 @@
 
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_inherits.h"
 #include "executor/executor.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -30,6 +33,8 @@ struct WeirRowWriter
 	EState	   *estate;
 	ResultRelInfo *target;
 	CommandId	cid;
+	int			n_not_null;
+	AttrNumber *not_null;		/* columns that are NOT NULL */
 	int			n_pending;		/* new rows that are not written yet */
 	Size		pending_bytes;
 	TupleTableSlot *pending[CHUNK_ROWS];
@@ -38,6 +43,60 @@ struct WeirRowWriter
 	MemoryContext mcxt;			/* the caller's, for slots */
 	MemoryContext chunk;		/* what a multi-insert forgets to free */
 };
+
+void
+weir_check_alone(Relation rel, const char *repair)
+{
+	if (rel->rd_rel->relispartition)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"%s\" has become a partition",
+						RelationGetRelationName(rel)),
+				 errdetail("Rows that are inserted into its parent can end up in it."),
+				 errhint("Detach it, and run %s on the view.", repair)));
+	if (has_superclass(RelationGetRelid(rel)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"%s\" has become a child of another table",
+						RelationGetRelationName(rel)),
+				 errdetail("Rows that are updated or deleted in its parent can be its own."),
+				 errhint("Run ALTER TABLE ... NO INHERIT, and then %s on the view.",
+						 repair)));
+}
+
+static void
+find_not_null(WeirRowWriter *writer)
+{
+	TupleDesc	desc = RelationGetDescr(writer->rel);
+
+	writer->not_null = palloc(sizeof(AttrNumber) * Max(desc->natts, 1));
+	for (int i = 0; i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped &&
+			TupleDescAttr(desc, i)->attnotnull)
+			writer->not_null[writer->n_not_null++] = i + 1;
+}
+
+static void
+check_not_null(const WeirRowWriter *writer, TupleTableSlot *row)
+{
+	for (int i = 0; i < writer->n_not_null; i++)
+	{
+		AttrNumber	column = writer->not_null[i];
+
+		if (slot_attisnull(row, column))
+		{
+			char	   *name = NameStr(TupleDescAttr(RelationGetDescr(writer->rel),
+													 column - 1)->attname);
+
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("column \"%s\" of \"%s\" is NOT NULL, and the view has a row without a value for it",
+							name, RelationGetRelationName(writer->rel)),
+					 errhint("Run ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL, and then weir.resume on the view."),
+					 errtablecol(writer->rel, column)));
+		}
+	}
+}
 
 WeirRowWriter *
 weir_row_writer_begin(Relation rel)
@@ -55,6 +114,7 @@ weir_row_writer_begin(Relation rel)
 	 */
 	InitResultRelInfo(writer->target, rel, 0, NULL, 0);
 	ExecOpenIndices(writer->target, false);
+	find_not_null(writer);
 	writer->cid = GetCurrentCommandId(true);
 	writer->mcxt = CurrentMemoryContext;
 	writer->chunk = AllocSetContextCreate(CurrentMemoryContext,
@@ -105,6 +165,7 @@ weir_insert_row(WeirRowWriter *writer, TupleTableSlot *row, ItemPointer place)
 	TupleTableSlot *slot;
 	VirtualTupleTableSlot *copy;
 
+	check_not_null(writer, row);
 	if (writer->n_pending == writer->n_slots)
 	{
 		MemoryContext old = MemoryContextSwitchTo(writer->mcxt);
@@ -132,6 +193,7 @@ weir_update_row(WeirRowWriter *writer, ItemPointer place, TupleTableSlot *row)
 	LockTupleMode mode;
 	WeirUpdateIndexes which;
 
+	check_not_null(writer, row);
 	row->tts_tableOid = RelationGetRelid(writer->rel);
 	if (table_tuple_update(writer->rel, place, row, writer->cid,
 						   GetActiveSnapshot(), InvalidSnapshot, true,
@@ -174,6 +236,7 @@ weir_row_writer_end(WeirRowWriter *writer)
 		ExecDropSingleTupleTableSlot(writer->pending[i]);
 	MemoryContextDelete(writer->chunk);
 	ExecCloseIndices(writer->target);
+	pfree(writer->not_null);
 	FreeExecutorState(writer->estate);
 	pfree(writer);
 }

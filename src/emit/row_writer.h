@@ -16,6 +16,13 @@
 typedef struct WeirRowWriter WeirRowWriter;
 
 /*
+ * Raises if statements on a table above this one would reach its rows, which the
+ * trigger that keeps users out does not see.  The hint ends with `repair`, the
+ * function to call when that is over.
+ */
+extern void weir_check_alone(Relation rel, const char *repair);
+
+/*
  * For a table that is open and locked, with a snapshot active, in the current
  * command.  All is allocated in CurrentMemoryContext.
  */

@@ -19,6 +19,9 @@
  * have no backlog, so nothing is held from them; and a partition from which
  * nothing comes holds nobody up for longer than a few seconds.
  *
+ * What librdkafka has fetched of a partition before it is held still comes, with
+ * versions below 2.1: the bound is loose by its queue (queued_max_messages_kbytes).
+ *
  *-------------------------------------------------------------------------
  */
 #include "runtime/worker.h"
@@ -28,7 +31,7 @@
 /* Less than so many messages are read in no time. */
 #define MUCH_TO_READ	10000
 
-#define LOOK_EVERY		(100 * INT64CONST(1000))
+#define LOOK_EVERY		(10 * INT64CONST(1000))
 #define PATIENCE		(5 * USECS_PER_SEC)
 
 /*
@@ -114,6 +117,7 @@ weir_feed_align(WeirFeed *feed)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz slowest = DT_NOEND;
+	TimestampTz begun = DT_NOEND;
 	int64		distance = 0;
 	Standing   *standings;
 	ListCell   *cell;
@@ -136,9 +140,16 @@ weir_feed_align(WeirFeed *feed)
 		if (feed->held[p])
 			feed->heard[p] = now;
 		look_at(feed, p, now, &standings[p]);
-		if (standings[p].behind && standings[p].greatest != DT_NOBEGIN)
-			slowest = Min(slowest, standings[p].greatest);
+		if (standings[p].greatest != DT_NOBEGIN)
+			begun = Min(begun, standings[p].greatest);
 	}
+	/* of one that has not said anything yet, it is where the first one began */
+	if (feed->begun == DT_NOEND)
+		feed->begun = begun;
+	for (int p = 0; p < feed->n_partitions; p++)
+		if (standings[p].behind)
+			slowest = Min(slowest, standings[p].greatest == DT_NOBEGIN ?
+						  feed->begun : standings[p].greatest);
 	for (int p = 0; p < feed->n_partitions; p++)
 	{
 		TimestampTz greatest = standings[p].greatest;

@@ -204,6 +204,7 @@ weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 					 errhint("pg_weir tries again by itself.")));
 		feed->n_partitions = n;
 		feed->next = palloc(sizeof(int64) * Max(n, 1));
+		feed->begun = DT_NOEND;
 		feed->held = palloc0(sizeof(bool) * Max(n, 1));
 		feed->heard = palloc0(sizeof(TimestampTz) * Max(n, 1));
 		for (int p = 0; p < n; p++)

@@ -235,23 +235,27 @@ static WeirTimeliness
 judge_session(WeirRun *run, Timestamp ts, const char *image, uint32 len,
 			  int diff)
 {
+	Timestamp	alone = weir_time_add(ts, run->window.size);
 	WeirSessionsAround around;
 
 	/*
 	 * A session that it touches ends behind the row, so none is frozen; and it is
 	 * in an open one, be it alone.
 	 */
-	if (ts >= run->time.settled &&
-		weir_time_add(ts, run->window.size) > run->time.watermark)
+	if (ts >= run->time.settled && alone > run->time.watermark)
 		return WEIR_IN_TIME;
 	if (!run->judging)
 		return WEIR_SUSPECT;
 	run->judging = false;
 	weir_session_around(run->composer, image, len, ts, &around);
-	if (is_frozen(run, Min(around.least_whole, around.upper)) ||
-		could_touch_forgotten(run, ts, &around))
+	if (is_frozen(run, around.least_whole))
 	{
-		record(run, 1, 0, 0, ts, around.upper, diff);
+		record(run, 1, 0, 0, around.whole_lower, around.least_whole, diff);
+		return WEIR_LATE_ALTOGETHER;
+	}
+	if (is_frozen(run, around.upper) || could_touch_forgotten(run, ts, &around))
+	{
+		record(run, 1, 0, 0, ts, alone, diff);
 		return WEIR_LATE_ALTOGETHER;
 	}
 	if (diff < 0)

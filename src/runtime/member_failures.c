@@ -160,6 +160,13 @@ weir_members_put_aside(WeirWorker *worker, WeirMember *member,
 	/* core's "permission denied" does not say whom to grant it to, nor what then */
 	if (hinted.sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && hinted.hint == NULL)
 		hinted.hint = "Grant it to the owner of the view, then call weir.resume.";
+	/* nor do functions, which may be those of an index, say where they are */
+	if (hinted.detail == NULL)
+		hinted.detail = hinted.context;
+	if (hinted.hint == NULL)
+		hinted.hint = needs_person ?
+			"When the cause is gone, call weir.resume on the view." :
+			"It is tried again by itself, every 30 seconds at least; weir.resume tries at once.";
 	weir_members_record_stall(member, &hinted);
 }
 

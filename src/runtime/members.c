@@ -177,14 +177,32 @@ weir_members_reopen(WeirWorker *worker, int64 life)
 }
 
 static bool
+same_options(const WeirViewOptions *a, const WeirViewOptions *b)
+{
+	return a->commit_interval == b->commit_interval &&
+		a->append_only == b->append_only &&
+		a->on_error == b->on_error &&
+		a->watermark.kind == b->watermark.kind &&
+		a->watermark.delay == b->watermark.delay &&
+		a->watermark.share == b->watermark.share &&
+		a->watermark.idle_timeout == b->watermark.idle_timeout &&
+		a->watermark.max_future_skew == b->watermark.max_future_skew &&
+		a->late == b->late &&
+		a->allowed_lateness == b->allowed_lateness &&
+		a->emit == b->emit &&
+		a->publish_interval == b->publish_interval &&
+		a->changelog == b->changelog &&
+		a->changelog_retention == b->changelog_retention;
+}
+
+static bool
 same_definition(const WeirViewDef *a, const WeirViewDef *b)
 {
 	return a->relid == b->relid && a->owner == b->owner &&
 		a->source == b->source && a->paused == b->paused &&
 		a->epoch == b->epoch && a->state_table == b->state_table &&
 		equal(a->settings, b->settings) &&
-		a->options.on_error == b->options.on_error &&
-		a->options.commit_interval == b->options.commit_interval;
+		same_options(&a->options, &b->options);
 }
 
 /* A definition with what else a member begins with. */

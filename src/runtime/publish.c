@@ -43,6 +43,7 @@ weir_run_watermark(WeirRun *run, TimestampTz *next_idle, int32 *held_by)
 	int			n = run->n_books;
 	WeirEventTime **times = palloc(sizeof(WeirEventTime *) * Max(n, 1));
 	bool	   *at_end = palloc(sizeof(bool) * Max(n, 1));
+	bool	   *was_idle = palloc(sizeof(bool) * Max(n, 1));
 	TimestampTz watermark;
 	TimestampTz now = weir_now();
 	int			holder;
@@ -54,6 +55,7 @@ weir_run_watermark(WeirRun *run, TimestampTz *next_idle, int32 *held_by)
 
 		weir_event_time_advance(&books->time, rule);
 		times[i] = &books->time;
+		was_idle[i] = books->time.idle;
 		at_end[i] = run->def->source_kind != WEIR_SOURCE_KAFKA ||
 			(books->source_end >= 0 && books->position >= books->source_end);
 		all_at_end = all_at_end && at_end[i];
@@ -65,6 +67,10 @@ weir_run_watermark(WeirRun *run, TimestampTz *next_idle, int32 *held_by)
 	if (!all_at_end && rule->idle_timeout >= 0)
 		*next_idle = Min(*next_idle, now + USECS_PER_SEC);
 	*held_by = holder >= 0 ? run->books[holder].partition : -1;
+	for (int i = 0; i < n; i++)
+		if (times[i]->idle != was_idle[i])
+			run->books[i].changed = run->idle_changed = true;
+	pfree(was_idle);
 	pfree(times);
 	pfree(at_end);
 	return watermark;
@@ -74,19 +80,25 @@ bool
 weir_run_time_moves(WeirRun *run)
 {
 	TimestampTz watermark;
+	TimestampTz next_idle;
 	int32		held_by;
 
 	if (!run->has_watermark || weir_now() < run->next_idle)
 		return false;
-	watermark = weir_run_watermark(run, &run->next_idle, &held_by);
-	return watermark > run->time.watermark || held_by != run->time.held_by;
+	watermark = weir_run_watermark(run, &next_idle, &held_by);
+	/* who asks again before the commit is told the same */
+	if (watermark > run->time.watermark || held_by != run->time.held_by ||
+		run->idle_changed)
+		return true;
+	run->next_idle = next_idle;
+	return false;
 }
 
 bool
 weir_run_publishes_open(const WeirRun *run)
 {
 	return run->n_unpublished > 0 && !run->backfilling &&
-		(run->publish_now || GetCurrentTimestamp() >= run->next_publish);
+		(run->publish_now || weir_now() >= run->next_publish);
 }
 
 void
@@ -97,7 +109,9 @@ weir_run_publish_again(WeirRun *run)
 
 	run->unsure = true;
 	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
-		if (weir_group_rows(run->table, group) > 0)
+		/* one without rows may hold the row of a window that has lost its last */
+		if (weir_group_rows(run->table, group) > 0 ||
+			ItemPointerIsValid(&group->result_tid))
 			weir_run_publish_pane(run, group);
 }
 
@@ -227,7 +241,9 @@ reason_of(uint32 had, bool closes, bool was_closed)
 static void
 fill_in(const WeirRun *run, const WeirStaged *staged, WeirOutcome *outcome)
 {
-	TimestampTz before = run->time.watermark;
+	/* what a backfill has let pass was never published */
+	TimestampTz before = staged->replaces ? run->time.emitted :
+		run->time.watermark;
 	bool		was_closed = false;
 	bool		is_closed = false;
 
@@ -357,6 +373,7 @@ is_wanted(void *arg, Timestamp lower, Timestamp upper, bool changed, bool holds)
 
 	if (!run->has_watermark)
 		return wanted->open;
+	/* a session that v shows may be open again: then v is to lose it */
 	if (upper > wanted->staged->watermark)
 		return wanted->open &&
 			(run->def->options.emit == WEIR_EMIT_CHANGES || holds);
@@ -533,6 +550,7 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 	bool		moved = false;
 
 	staged->run = run;
+	staged->held_by = -1;
 	staged->watermark = run->time.watermark;
 	staged->settled = run->time.settled;
 	staged->next_idle = DT_NOEND;
@@ -820,8 +838,7 @@ weir_apply_staged(WeirStaged *staged)
 	run->n_dirty = 0;
 	if (staged->publishes_open)
 	{
-		run->next_publish = weir_time_add(GetCurrentTimestamp(),
-										  run->publish_interval);
+		run->next_publish = weir_time_add(weir_now(), run->publish_interval);
 		run->publish_now = run->unsure = false;
 	}
 	run->time.watermark = staged->watermark;
@@ -833,4 +850,5 @@ weir_apply_staged(WeirStaged *staged)
 	if (staged->notified)
 		run->time.at = staged->at;
 	run->next_idle = staged->next_idle;
+	run->idle_changed = false;
 }

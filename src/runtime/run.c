@@ -16,6 +16,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "emit/row_writer.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -311,14 +312,7 @@ weir_check_shape(Relation v, TupleDesc wanted)
 						RelationGetRelationName(v)),
 				 errhint("Drop the view and create it again with the query that you want.")));
 
-	/* the trigger that keeps users out does not see rows that a parent routes */
-	if (v->rd_rel->relispartition)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("\"%s\" has become a partition",
-						RelationGetRelationName(v)),
-				 errdetail("Rows that are inserted into its parent can end up in it."),
-				 errhint("Detach it, and run weir.rebuild on the view.")));
+	weir_check_alone(v, "weir.rebuild");
 	if (v->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -353,6 +347,12 @@ begin_time(WeirRun *run)
 		if (run->def->options.watermark.kind != WEIR_WATERMARK_PERCENTILE)
 			time->lateness = NULL;
 	}
+	/* another policy holds from the next row on, not from the next commit */
+	if (!run->backfilling)
+		run->time.settled =
+			Max(run->time.settled,
+				weir_time_add(run->time.watermark,
+							  -run->def->options.allowed_lateness));
 	run->next_idle = 0;
 	weir_run_set_deadlines(run);
 }

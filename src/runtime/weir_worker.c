@@ -408,12 +408,15 @@ next_commit(WeirRun *run)
 			weir_time_add(run->last_commit, run->def->options.commit_interval);
 	else
 	{
+		TimestampTz at = DT_NOEND;
+
 		if (run->n_unpublished > 0 && !run->backfilling)
-			due = run->next_publish;
+			at = run->next_publish;
+		if (run->has_watermark)
+			at = Min(at, run->next_idle);
 		/* tests move this clock */
-		if (run->has_watermark && run->next_idle < DT_NOEND)
-			due = Min(due, weir_time_add(GetCurrentTimestamp(),
-										 Max(run->next_idle - weir_now(), 0)));
+		if (at < DT_NOEND)
+			due = weir_time_add(GetCurrentTimestamp(), Max(at - weir_now(), 0));
 	}
 	if (run->def->options.changelog != WEIR_CHANGELOG_OFF &&
 		run->def->options.changelog_retention >= 0)

@@ -164,6 +164,7 @@ typedef struct WeirRun
 	WeirDeadlines *deadlines;	/* of all groups with a pane; NULL without a
 								 * watermark, and in a backfill's process */
 	TimestampTz next_idle;		/* clock: a partition may become idle then */
+	bool		idle_changed;	/* of a partition, since the last commit */
 	List	   *late_rows;		/* of WeirLateRow, in interval */
 	TupleDesc	late_desc;		/* the columns that a late row shows */
 	AttrNumber *late_columns;	/* of the source */
@@ -182,7 +183,7 @@ typedef struct WeirRun
 	int			n_unpublished;
 	int			max_unpublished;
 	int64		publish_interval;	/* microseconds */
-	TimestampTz next_publish;	/* clock of the server: of open sliding windows */
+	TimestampTz next_publish;	/* by weir_now(): of open sliding windows */
 	bool		unsure;			/* v may show them as they are */
 	bool		publish_now;	/* somebody waits for them */
 	TimestampTz next_expiry;	/* of changelog rows */
@@ -433,6 +434,8 @@ typedef struct WeirFeed
 	bool	   *held;			/* is not read, for it is far ahead of others */
 	TimestampTz *heard;			/* when there was a message of it */
 	TimestampTz next_align;
+	TimestampTz begun;			/* event time where the first partition was;
+								 * DT_NOEND: nowhere yet */
 	WeirBatch	batch;
 	TimestampTz next_look;		/* for new partitions */
 	ErrorData  *trouble;		/* the broker is away; it will come back */

@@ -97,7 +97,8 @@ sub give
 	my $kind = $self->{kind}{$name} or croak "no source $name";
 	if ($kind eq 'topic')
 	{
-		$self->{broker}->produce($name, @messages);
+		my %at = $self->{broker}->produce($name, @messages);
+		$self->{end}{$name}{$_} = $at{$_}[1] + 1 for keys %at;
 		$self->sql("INSERT INTO ${name}_heap VALUES $values");
 	}
 	elsif ($kind eq 'stream')
@@ -118,10 +119,49 @@ sub settle
 	my ($self, $name) = @_;
 	my @views = grep { !defined $name || $self->{view}{$_}{source} eq $name } sort keys %{ $self->{view} };
 	return unless @views;
-	my $error = $self->{node}->error_of(join ' ', map { "SELECT weir.wait_for('$_', '20 s');" } @views);
-	return if $error eq '';
+	my $error = '';
+	# a broker answers where a topic ends after the fetch that it holds back, so a
+	# question costs a fifth of a second: but we know where it ends
+	my @known = grep { $self->{kind}{ $self->{view}{$_}{source} } eq 'topic' && $self->{view}{$_}{settled} && $self->{view}{$_}{query} !~ /weir\.(?:hop|cumulate)/ } @views;
+	my %known = map { $_ => 1 } @known;
+	my @others = grep { !$known{$_} } @views;
+	$error = $self->{node}->error_of(join ' ', map { "SELECT weir.wait_for('$_', '20 s');" } @others) if @others;
+	$error = $self->{node}->error_of($self->_wait_query(@known)) if $error eq '' && @known;
+	if ($error eq '')
+	{
+		$self->{view}{$_}{settled} = 1 for @views;
+		return;
+	}
 	diag($self->sql(q{SELECT view, state, sqlstate, message, detail, hint FROM weir.views WHERE state <> 'running'}));
 	croak "@views: $error";
+}
+
+# Until the positions of views are where their topics end
+sub _wait_query
+{
+	my ($self, @views) = @_;
+	my @behind;
+	for my $view (@views)
+	{
+		my $end = $self->{end}{ $self->{view}{$view}{source} } || {};
+		push @behind, map { "('$view'::regclass, $_, $end->{$_})" } sort keys %$end;
+	}
+	return 'SELECT 1' unless @behind;
+	my $behind = join ', ', @behind;
+	return qq{DO \$\$
+		DECLARE
+			until timestamptz := clock_timestamp() + interval '20 s';
+			bad text;
+		BEGIN
+			WHILE EXISTS (SELECT FROM (VALUES $behind) e(view, partition, at) LEFT JOIN weir.partitions p USING (view, partition)
+					WHERE (p.position::bigint >= e.at) IS NOT TRUE) LOOP
+				SELECT string_agg(concat_ws(' ', view, sqlstate, message), ', ') INTO bad FROM weir.views
+					WHERE view IN (SELECT view FROM (VALUES $behind) e(view)) AND state = 'stalled';
+				IF bad IS NOT NULL THEN RAISE '%', bad; END IF;
+				IF clock_timestamp() > until THEN RAISE 'not all is read in time'; END IF;
+				PERFORM pg_sleep(0.005);
+			END LOOP;
+		END \$\$};
 }
 
 # ---------------------------------------------------------------- views
@@ -292,8 +332,9 @@ sub faults_query
 	if (!$param{kind} || $param{kind} ne 'session')
 	{
 		my $row = $windowed ? "$key, win" : $key;
+		# what a rebuild takes back comes before all that is new
 		$what{'-1 and +1 of a window are apart'} =
-		  "count(*) OVER p > 2 OR count(*) OVER p = 2 AND (max(weir_seq) OVER p <> min(weir_seq) OVER p + 1 OR weir_diff <> CASE WHEN weir_seq = min(weir_seq) OVER p THEN -1 ELSE 1 END)";
+		  "NOT bool_or(weir_reason = 'rebuild') OVER (PARTITION BY weir_at) AND (count(*) OVER p > 2 OR count(*) OVER p = 2 AND (max(weir_seq) OVER p <> min(weir_seq) OVER p + 1 OR weir_diff <> CASE WHEN weir_seq = min(weir_seq) OVER p THEN -1 ELSE 1 END))";
 		$what{'two rows of a window'} = "sum(weir_diff) OVER (PARTITION BY $row ORDER BY weir_seq) NOT IN (0, 1)";
 		$what{'-1 and +1 of a window are apart'} =~ s/OVER p/OVER (PARTITION BY weir_at, $row)/g;
 	}

@@ -205,20 +205,30 @@ private_postgres()
 
 # build_release: pg_weir as it is released, installed into a private copy of
 # PostgreSQL, and the tools of the tests.  Sets SRC, WEIR_TOOLS, PG_CONFIG, PG_BIN.
+#
+# A caller who runs several such scripts one after the other over the same
+# sources names a directory in WEIR_BUILD: the first builds there, the others
+# take what they find.
 build_release()
 {
-	local log=$WORK/log/build.log
-	SRC=$WORK/src
+	local log=$WORK/log/build.log home=${WEIR_BUILD:-$WORK}
+	SRC=$home/src
 	WEIR_TOOLS=$SRC/test/lib
+	if [ -e "$home/built" ]; then
+		PG_BIN=$home/pg$("$PG_CONFIG" --bindir)
+		PG_CONFIG=$PG_BIN/pg_config
+		return
+	fi
 	say "building pg_weir for PostgreSQL $PG_MAJOR"
 	copy_sources "$SOURCES" "$SRC"
-	private_postgres "$WORK/pg"
+	private_postgres "$home/pg"
 	{
 		as_user make -s -C "$WEIR_TOOLS" clean all &&
 			as_user make -s -C "$SRC" with_llvm=no PG_CONFIG="$PG_CONFIG" clean &&
 			as_user make -s -C "$SRC" -j2 with_llvm=no PG_CONFIG="$PG_CONFIG" all &&
 			as_user make -s -C "$SRC" with_llvm=no PG_CONFIG="$PG_CONFIG" install
 	} >"$log" 2>&1 </dev/null || { tail -n 40 "$log" >&2; die 'the build failed'; }
+	touch "$home/built"
 }
 
 # ---------------------------------------------------------------- servers

@@ -10,7 +10,7 @@
 # the prefix that it claims to have, in one snapshot; at the end, over all.
 #
 # WEIR_SEED repeats a run.  WEIR_MESSAGES is the number per partition: 15,000 on
-# the embedded broker, 1,000,000 on the real one.
+# the embedded broker, 300,000 on the real one and 1,000,000 with WEIR_LONG.
 use strict;
 use warnings;
 
@@ -28,7 +28,7 @@ my $begun = time;
 
 my $broker = WeirBroker->new;
 my $partitions = 3;
-my $messages = $ENV{WEIR_MESSAGES} || ($broker->is_real ? 1_000_000 : 15_000);
+my $messages = $ENV{WEIR_MESSAGES} || ($broker->is_real ? ($ENV{WEIR_LONG} ? 1_000_000 : 300_000) : 15_000);
 my $zone = 'America/New_York';
 
 my @points = qw(fold-before-apply commit-begin commit-results commit-states commit-positions

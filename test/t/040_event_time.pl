@@ -416,6 +416,30 @@ for my $kind (qw(topic table))
 	};
 }
 
+# Time leaps in the commit that revises: the window goes at once, and nothing waits for it
+section 'revised and frozen in one commit', ['leap'], sub {
+	my $seen = -s $node->logfile;
+	$time->source('stream', 'leap');
+	my %q = (
+		tumbled => q{SELECT k, weir.tumble(ts, '1 minute') AS win, count(*) AS c, sum(n) AS s FROM leap GROUP BY k, win},
+		hopped => q{SELECT k, weir.hop(ts, '30 seconds', '1 minute') AS win, count(*) AS c, sum(n) AS s FROM leap GROUP BY k, win},
+		visited => q{SELECT k, weir.session(ts, '1 minute') AS win, count(*) AS c, sum(n) AS s FROM leap GROUP BY k, win});
+	my $truth = WeirTime::sessions('leap_heap', 'k', '1 minute', 'count(*) AS c, sum(n) AS s');
+	view($_, $q{$_}, "weir.allowed_lateness = '1 hour'", $_ eq 'visited' ? (truth => $truth) : ()) for sort keys %q;
+	$time->give('leap', [ 'a', '12:00:00', 1 ], [ 'b', '12:03:00', 1 ]);
+	$time->news($_) for sort keys %q;
+	$time->give('leap', [ 'a', '12:00:30', 2 ], [ 'b', '14:00:00', 1 ]);
+	is($time->news('tumbled'), lines('-1 late a 12:00:00-12:01:00 1 1', '+1 late a 12:00:00-12:01:00 2 3', '+1 final b 12:03:00-12:04:00 1 1'), 'revised');
+	# moves time and makes no new group, which might take the place of the old one
+	$time->give('leap', [ 'b', '14:00:20', 1 ]);
+	$time->give('leap', [ 'b', '15:30:00', 1 ]);
+	$time->give('leap', [ 'b', '17:30:00', 1 ]);
+	is($time->news('tumbled'), lines('+1 final b 14:00:00-14:01:00 2 2', '+1 final b 15:30:00-15:31:00 1 1'), 'and time goes on');
+	$oracle->same('after the leap', sort keys %q);
+	is(sql(q{SELECT string_agg(groups_in_memory::text, ' ') FROM weir.stat_views WHERE view IN ('tumbled'::regclass, 'visited'::regclass)}), '1 1', 'what is frozen is gone');
+	unlike(slurp_file($node->logfile, $seen), qr/ERROR/, 'and no worker had to begin again');
+};
+
 # Late for sessions without revision: what touches a closed one, whatever it would bridge
 section 'sessions that are not revised', ['strict'], sub {
 	$time->source('stream', 'strict');
@@ -434,6 +458,48 @@ section 'sessions that are not revised', ['strict'], sub {
 	$time->give('strict', [ 'b', '12:05:00', 0 ]);
 	is($time->rows('strict_drop'), lines('a 12:00:00-12:01:00 1 1', 'a 12:01:00-12:02:30 2 10', 'b 12:01:05-12:02:05 1 0'), 'what is left');
 	$time->sound($_, 'sessions', mode => 'final', emit => $_ eq 'strict_drop' ? 'final' : undef, kind => 'session') for qw(strict_side strict_drop);
+};
+
+# Rows of an open session may be taken back, and what is left may end before the
+# watermark: it is closed then, and not revised any more.
+section 'deletes in sessions that are not revised', ['torn'], sub {
+	$time->source('table', 'torn');
+	my $q = q{SELECT k, weir.session(ts, '1 minute') AS win, count(*) AS c, sum(n) AS s FROM torn GROUP BY k, win};
+	view('torn_v', $q, "weir.watermark = '5 seconds', weir.late = 'side_output'", no_truth => 1);
+	view('torn_all', $q, "weir.watermark = '5 seconds', weir.late = 'side_output', weir.changelog = 'all'", no_truth => 1);
+	my $order = 'weir_at, k, weir_diff, win';
+	$time->give('torn', map { [ 'a', sprintf('12:%02d:%02d', $_ / 2, $_ % 2 * 30), 1 << $_ ] } 0 .. 10);
+	is($time->rows('torn_v'), 'a 12:00:00-12:06:00 11 2047', 'one session, open');
+	$time->news('torn_all');
+	sql(q{DELETE FROM torn WHERE n IN (16, 32)});
+	$time->settle('torn');
+	is($time->rows('torn_v'), lines('a 12:00:00-12:02:30 4 15', 'a 12:03:00-12:06:00 5 1984'), 'what is left of it in front has closed');
+	is($time->news('torn_v', $order), '+1 delete a 12:00:00-12:02:30 4 15', 'which the changelog says');
+	is($time->news('torn_all', $order), lines('-1 delete a 12:00:00-12:06:00 11 2047', '+1 delete a 12:00:00-12:02:30 4 15', '+1 update a 12:03:00-12:06:00 5 1984'), 'or all of it');
+	sql(q{DELETE FROM torn WHERE n = 1; UPDATE torn SET k = 'b' WHERE n = 2});
+	$time->settle('torn');
+	is($time->rows('torn_v'), lines('a 12:00:00-12:02:30 4 15', 'a 12:03:00-12:06:00 5 1984'), 'and is not revised');
+	is(sql(q{SELECT string_agg(concat_ws(' ', diff, "row"->>'k', "row"->>'n'), ', ' ORDER BY at, diff, "row"->>'n') FROM weir.late_rows WHERE view = 'torn_v'::regclass}),
+		'-1 a 1, -1 a 2, 1 b 2', 'weir.late_rows says what was taken back, too');
+	sql(q{DELETE FROM torn WHERE n = 1024; DELETE FROM torn WHERE n = 512});
+	$time->settle('torn');
+	is($time->rows('torn_v'), lines('a 12:00:00-12:02:30 4 15', 'a 12:03:00-12:05:00 3 448'), 'a session ends earlier');
+	$time->news('torn_all');
+	sql(q{DELETE FROM torn WHERE n = 256});
+	$time->settle('torn');
+	is($time->news('torn_v'), '+1 delete a 12:03:00-12:04:30 2 192', 'and has closed by that');
+	is($time->news('torn_all', $order), lines('-1 delete a 12:03:00-12:05:00 3 448', '+1 delete a 12:03:00-12:04:30 2 192'), 'which is no end like others');
+	$time->give('torn', [ 'z', '12:20:00', 0 ]);
+	sql(q{DELETE FROM torn});
+	$time->settle('torn');
+	is($time->rows('torn_v'), lines('a 12:00:00-12:02:30 4 15', 'a 12:03:00-12:04:30 2 192'), 'frozen');
+	$time->news($_) for qw(torn_v torn_all);
+	$time->give('torn', map { [ 'c', sprintf('12:%02d:%02d', 20 + $_ / 2, $_ % 2 * 30), 1 << $_ ] } 0 .. 10);
+	sql(q{DELETE FROM torn WHERE n IN (4, 64)});
+	$time->settle('torn');
+	is($time->rows('torn_all'), lines($time->rows('torn_v')), 'torn in three');
+	is($time->news('torn_v', $order), lines('+1 delete c 12:20:00-12:21:30 2 3', '+1 delete c 12:21:30-12:23:30 3 56'), 'two of which have closed');
+	$time->sound($_->[0], 'deletes', mode => $_->[1], kind => 'session') for [ 'torn_v', 'final' ], [ 'torn_all', 'all' ];
 };
 
 # ------------------------------------------------------------- late policies
@@ -474,9 +540,9 @@ section 'late policies', ['tardy'], sub {
 	like(error_of(q{CREATE TABLE bad WITH (weir.continuous, weir.emit = 'final') AS SELECT k, count(*) AS c FROM tardy GROUP BY k}), qr/^22023/,
 		"emit = 'final' without a window");
 	like(error_of(q{CREATE TABLE bad WITH (weir.continuous, weir.watermark = '5 s') AS
-		SELECT k, lower(weir.tumble(ts, '1 minute')) AS l, count(*) AS c FROM tardy GROUP BY 1, 2}), qr/^22023/, 'a watermark needs the window');
+		SELECT k, lower(weir.tumble(ts, '1 minute')) AS l, count(*) AS c FROM tardy GROUP BY k, weir.tumble(ts, '1 minute')}), qr/^22023/, 'a watermark needs the window');
 	like(error_of(q{CREATE TABLE bad WITH (weir.continuous) AS
-		SELECT k, lower(weir.hop(ts, '1 minute', '2 minutes')) AS l, count(*) AS c FROM tardy GROUP BY 1, 2}), qr/^(0A000|22023)/, 'so does hop');
+		SELECT k, lower(win) AS l, count(*) AS c FROM tardy, weir.hop(ts, '1 minute', '2 minutes') AS win GROUP BY k, win}), qr/^0A000/, 'so does hop');
 	like(error_of(q{SELECT weir.session(now(), '1 minute')}), qr/^0A000/, 'sessions are for continuous views');
 };
 
@@ -555,7 +621,7 @@ section 'new partitions', ['grown'], sub {
 
 section 'rows from the future', ['ahead'], sub {
 	$time->source('topic', 'ahead');
-	view('ahead_v', sprintf($tumble, 'ahead'), "weir.watermark = '0 seconds', weir.max_future_skew = '5 minutes'");
+	view('ahead_v', sprintf($tumble, 'ahead'), "weir.watermark = '0 seconds', weir.max_future_skew = '5 minutes', weir.allowed_lateness = '1000 days'");
 	my $from_now = sub { return sql("SELECT to_char((weir_data.now() + interval '$_[0]') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')") };
 	$time->give('ahead', [ 'a', '12:00:00', 1 ]);
 	$time->give('ahead', [ 'a', $from_now->('6 minutes'), 1 ], [ 'a', '2999-01-01T00:00:00Z', 1 ]);
@@ -752,7 +818,7 @@ section 'retention of the changelog', ['kept'], sub {
 	is(sql('SELECT count(*) FROM kept_v_changes'), '2', 'and no others');
 	$time->shift_clock('10 days');
 	$time->give('kept', [ 'b', '12:00:30', 1 ]);
-	in_time('SELECT min(weir_seq) FROM kept_v_changes', '6', 'numbers go on', 90);
+	is(sql('SELECT max(weir_seq) FROM kept_v_changes'), '6', 'numbers go on');
 	is(sql('SELECT count(*) FROM kept_off_changes'), '6', "with 'off' nothing is deleted");
 	# the clock goes back, weir_at does not
 	$time->shift_clock('-15 days');
@@ -885,7 +951,8 @@ section 'maintenance', ['maint'], sub {
 	sql(q{ALTER TABLE maint_tumble SET (weir.watermark = '0 seconds')});
 	$time->give('maint', [ 'd', '12:04:01', 1 ]);
 	is($time->watermark('maint_tumble'), '12:04:01', 'a shorter one does at once');
-	sql(q{ALTER TABLE maint_tumble SET (weir.late = 'side_output')});
+	like(error_of(q{ALTER TABLE maint_tumble SET (weir.late = 'side_output')}), qr/^22023: .*allowed_lateness/, 'no revision, no time for it');
+	sql(q{ALTER TABLE maint_tumble RESET (weir.allowed_lateness), SET (weir.late = 'side_output')});
 	$time->give('maint', [ 'a', '12:00:12', 1 ]);
 	is($time->late_rows('maint_tumble') =~ /^a 1: 12:00:00-12:01:00/, 1, 'late = side_output from then on');
 	$sound->('options');
@@ -904,9 +971,16 @@ section 'maintenance', ['maint'], sub {
 	$oracle->same('and goes on', @views);
 	$sound->('after the rebuild');
 	sql(q{ALTER TABLE maint_tumble SET (weir.late = 'retract')});
-	$time->give('maint', [ 'a', '12:00:13', 1 ]);
-	like($time->news('maint_tumble'), qr/-1 late a 12:00:00.*\n\+1 late a 12:00:00/, 'and revises');
+	$time->give('maint', [ 'e', '12:07:00', 1 ]);
+	$time->news('maint_tumble');
+	$time->give('maint', [ 'd', '12:05:31', 1 ]);
+	is($time->news('maint_tumble'), lines('-1 late d 12:05:00-12:06:00 1 1', '+1 late d 12:05:00-12:06:00 2 2'), 'and revises again what closes from then on');
 	$oracle->same('after it', @views);
+	$time->give('maint', [ 'e', '12:04:59', 1 ]);
+	is($time->news('maint_tumble'), '', 'but not what could not be revised before');
+	like($time->late_rows('maint_tumble'), qr/^e 1: 12:04:00-12:05:00 /m, 'which is late for good');
+	$oracle->forget('maint_tumble');
+	@views = grep { $_ ne 'maint_tumble' } @views;
 
 	# other ways of a table
 	sql('ALTER TABLE maint_tumble RENAME TO maint_renamed');
