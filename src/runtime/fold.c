@@ -595,7 +595,8 @@ apply(WeirRun *run)
 						  columns.times[i]);
 		group->flags |= columns.had[i];
 		if (run->mark != WEIR_NO_PRESENCE && run->deadlines != NULL &&
-			columns.has_pane[i] && columns.has_diffs && columns.diffs[i] < 0)
+			run->def->retracts && columns.has_pane[i] &&
+			(columns.diffs[i] < 0 || columns.times[i] < run->time.watermark))
 			weir_run_list(run, &run->shrunk, WEIR_GROUP_SHRUNK, group);
 	}
 	for (int s = 0; s < run->n_states; s++)

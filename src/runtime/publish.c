@@ -751,9 +751,10 @@ forget_shrunk(WeirStaged *staged)
 		WeirGroup  *group = run->shrunk.groups[i];
 		Timestamp	end;
 
+		/* one without rows may get others, and still waits for the old ones */
 		if ((group->flags & WEIR_GROUP_GONE) == 0 &&
-			weir_session_pane_end(run->composer, group, &end) &&
-			end > staged->watermark)
+			(!weir_session_pane_end(run->composer, group, &end) ||
+			 end > staged->watermark))
 			run->shrunk.groups[kept++] = group;
 		else
 			group->flags &= ~WEIR_GROUP_SHRUNK;

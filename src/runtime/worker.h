@@ -176,7 +176,7 @@ typedef struct WeirRun
 	struct WeirTorn *torn;		/* WEIR_GROUP_TORN, until the commit */
 	int			n_torn;
 	int			max_torn;
-	WeirGroupList shrunk;		/* WEIR_GROUP_SHRUNK: may close before they are due */
+	WeirGroupList shrunk;		/* WEIR_GROUP_SHRUNK: may close before due */
 	bool		publishes_panes;	/* open ones of hop and cumulate */
 	WeirGroup **unpublished;	/* panes that changed since their open windows
 								 * were composed */

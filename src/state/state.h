@@ -130,8 +130,8 @@ typedef struct WeirGroup
 										 * composed */
 #define WEIR_GROUP_TORN		0x0008	/* a pane of a session from which rows
 										 * were taken since the last commit */
-#define WEIR_GROUP_SHRUNK	0x0080	/* a pane of a session: rows were taken
-									 * from it */
+#define WEIR_GROUP_SHRUNK	0x0080	/* a pane of a session: it may close
+									 * before it is due */
 /* since the last commit there was */
 #define WEIR_GROUP_HAD_LATE		0x0010	/* a late row */
 #define WEIR_GROUP_HAD_UPDATE	0x0020	/* an UPDATE of the source */
