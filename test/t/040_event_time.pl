@@ -499,6 +499,20 @@ section 'deletes in sessions that are not revised', ['torn'], sub {
 	$time->settle('torn');
 	is($time->rows('torn_all'), lines($time->rows('torn_v')), 'torn in three');
 	is($time->news('torn_v', $order), lines('+1 delete c 12:20:00-12:21:30 2 3', '+1 delete c 12:21:30-12:23:30 3 56'), 'two of which have closed');
+	# looked at while it was longer, it closes when it ends now
+	$time->give('torn', map { [ 'd', $_, 1 ] } '12:40:00', '12:40:30');
+	$time->give('torn', map { [ 'd', $_, 2 ] } '12:41:00', '12:41:30');
+	sql(q{DELETE FROM torn WHERE k = 'd' AND n = 2});
+	$time->settle('torn');
+	$time->news($_) for qw(torn_v torn_all);
+	$time->give('torn', [ 'z', '12:41:34.999999', 0 ]);
+	is($time->news('torn_v'), '', 'a shrunk session is still open');
+	$time->give('torn', [ 'z', '12:41:35', 0 ]);
+	is($time->news('torn_v'), '+1 final d 12:40:00-12:41:30 2 2', 'and closes at its new end');
+	$time->give('torn', [ 'd', '12:45:00', 1 ], [ 'd', '12:45:59', 2 ]);
+	sql(q{DELETE FROM torn WHERE k = 'd' AND n = 2; DELETE FROM torn WHERE k = 'd' AND lower(ts::text) LIKE '%12:45%'});
+	$time->give('torn', [ 'z', '13:00:00', 0 ]);
+	is(sql(q{SELECT count(*) FROM torn_v WHERE k = 'd'}), '1', 'one that has shrunk to nothing is gone');
 	$time->sound($_->[0], 'deletes', mode => $_->[1], kind => 'session') for [ 'torn_v', 'final' ], [ 'torn_all', 'all' ];
 };
 
