@@ -517,8 +517,14 @@ stage_sessions(WeirRun *run, WeirStaged *staged)
 
 	memcpy(panes, run->dirty, sizeof(WeirGroup *) * n);
 	for (int64 i = 0; i < staged->n_due; i++)
-		if (is_of_closing(run, staged, staged->due[i]))
-			panes[n++] = staged->due[i];
+	{
+		WeirGroup  *group = staged->due[i];
+
+		/* none twice: these come below, since the watermark has moved */
+		if ((group->flags & WEIR_GROUP_SHRUNK) == 0 &&
+			is_of_closing(run, staged, group))
+			panes[n++] = group;
+	}
 	for (int i = 0; i < run->shrunk.n &&
 		 staged->watermark > run->time.watermark; i++)
 		if (is_of_closing(run, staged, run->shrunk.groups[i]))

@@ -71,7 +71,9 @@ is(sql('SELECT count(*) FROM weir.late_rows'), 0, '... and nobody was late');
 sql('DELETE FROM visits WHERE id = 2');
 settle('visits_side');
 is(rows('visits_side'), 'a 00:00-00:10 1, a 00:18-00:28 1, b 00:20-00:30 1', 'a session falls apart behind the watermark');
-insert('visits', '5 c 02:00');
+insert('visits', '5 c 00:29');
+settle('visits_side');
+insert('visits', '6 c 00:31');
 settle('visits_side');
 is(news('visits_side'), '+delete a 00:00-00:10 1, +final a 00:18-00:28 1, +final b 00:20-00:30 1', '... and both parts are told of');
 
