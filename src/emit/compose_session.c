@@ -475,13 +475,25 @@ weir_session_pane_end(const WeirComposer *composer, const WeirGroup *pane,
 	return true;
 }
 
-static const WeirGroup *
-torn_cell(const WeirCell *cells, int64 n)
+/*
+ * Have rows of a session come or gone since the last commit?  Then it was not
+ * frozen then, whatever it is now.  *torn: one of its cells that is torn, if any.
+ */
+static bool
+has_changed(const WeirCell *cells, int64 n, const WeirGroup **torn)
 {
+	bool		changed = false;
+
 	for (int64 i = 0; i < n; i++)
+	{
 		if ((cells[i].group->flags & WEIR_GROUP_TORN) != 0)
-			return cells[i].group;
-	return NULL;
+		{
+			*torn = cells[i].group;
+			return true;
+		}
+		changed |= (cells[i].group->flags & WEIR_GROUP_DIRTY) != 0;
+	}
+	return changed;
 }
 
 void
@@ -509,7 +521,6 @@ weir_session_around(WeirComposer *composer, const char *image, uint32 len,
 		WeirCell	cell;
 		Timestamp	lower;
 		Timestamp	end;
-		const WeirGroup *torn;
 		int64		n;
 
 		/* one that has lost its rows may begin what it was part of again */
@@ -526,10 +537,8 @@ weir_session_around(WeirComposer *composer, const char *image, uint32 len,
 		cell = ((WeirCell *) composer->cells.data)[n - 1];
 		end = session_end(composer, cell.last);
 		around->least_upper = Min(around->least_upper, end);
-		torn = torn_cell(composer->cells.data, n);
-		if (torn != NULL)
-			around->torn = torn;
-		else if (end < around->least_whole)
+		if (!has_changed(composer->cells.data, n, &around->torn) &&
+			end < around->least_whole)
 		{
 			around->least_whole = end;
 			around->whole_lower = lower;

@@ -239,7 +239,7 @@ typedef struct WeirSessionsAround
 {
 	Timestamp	lower;			/* the least of all; DT_NOEND without any */
 	Timestamp	least_upper;	/* likewise */
-	Timestamp	least_whole;	/* of those that are not WEIR_GROUP_TORN, */
+	Timestamp	least_whole;	/* of those that have not changed, */
 	Timestamp	whole_lower;	/* and where that one begins */
 	Timestamp	upper;			/* of the one that the row would then be in, ts +
 								 * gap at least */

@@ -762,9 +762,10 @@ forget_closing(WeirStaged *staged)
 		WeirGroup  *group = run->closing.groups[i];
 		Timestamp	end;
 
+		/* one without rows may get others, and still waits for the old ones */
 		if ((group->flags & WEIR_GROUP_GONE) == 0 &&
-			weir_session_pane_end(run->composer, group, &end) &&
-			end > staged->watermark)
+			(!weir_session_pane_end(run->composer, group, &end) ||
+			 end > staged->watermark))
 			run->closing.groups[kept++] = group;
 		else
 			group->flags &= ~WEIR_GROUP_CLOSING;

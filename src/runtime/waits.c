@@ -84,6 +84,21 @@ take_wait(WeirWorker *worker, int place, WeirRun *run, uint64 ticket)
 	return true;
 }
 
+static bool
+is_taken(const WeirWorker *worker, int place, uint64 ticket)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->taken)
+	{
+		const WeirTaken *taken = lfirst(cell);
+
+		if (taken->place == place && taken->ticket == ticket)
+			return true;
+	}
+	return false;
+}
+
 static WeirRun *
 run_of_view(WeirWorker *worker, Oid view)
 {
@@ -139,13 +154,20 @@ weir_members_answer_waits(WeirWorker *worker)
 		uint64		ticket;
 		Oid			view;
 
-		if (wait->state != WEIR_WAIT_ASKED ||
+		WeirWaitState state = wait->state;
+
+		if ((state != WEIR_WAIT_ASKED && state != WEIR_WAIT_TAKEN) ||
 			wait->database != worker->database)
 			continue;
 		SpinLockAcquire(&wait->mutex);
+		state = wait->state;
 		ticket = wait->ticket;
 		view = wait->view;
 		SpinLockRelease(&wait->mutex);
+		/* one that a worker took that is no more has not been answered */
+		if (state != WEIR_WAIT_ASKED &&
+			(state != WEIR_WAIT_TAKEN || is_taken(worker, i, ticket)))
+			continue;
 		run = run_of_view(worker, view);
 		/* the others would only wait a second each as well */
 		if (run != NULL && !take_wait(worker, i, run, ticket))
@@ -156,12 +178,13 @@ weir_members_answer_waits(WeirWorker *worker)
 		WeirTaken  *taken = lfirst(cell);
 		WeirWait   *wait = &weir_shared->waits[taken->place];
 		WeirRun    *run = run_of_view(worker, taken->view);
+		bool		held = run != NULL && holds(run, taken);
 		bool		gone = false;
 
 		SpinLockAcquire(&wait->mutex);
 		if (wait->ticket != taken->ticket || wait->state != WEIR_WAIT_TAKEN)
 			gone = true;
-		else if (run != NULL && holds(run, taken))
+		else if (held)
 		{
 			wait->state = WEIR_WAIT_HELD;
 			gone = news = true;

@@ -71,7 +71,9 @@ is(sql('SELECT count(*) FROM weir.late_rows'), 0, '... and nobody was late');
 sql('DELETE FROM visits WHERE id = 2');
 settle('visits_side');
 is(rows('visits_side'), 'a 00:00-00:10 1, a 00:18-00:28 1, b 00:20-00:30 1', 'a session falls apart behind the watermark');
-insert('visits', '5 c 02:00');
+insert('visits', '5 c 00:29');
+settle('visits_side');
+insert('visits', '6 c 00:31');
 settle('visits_side');
 is(news('visits_side'), '+delete a 00:00-00:10 1, +final a 00:18-00:28 1, +final b 00:20-00:30 1', '... and both parts are told of');
 
@@ -103,6 +105,23 @@ settle(@shrinking);
 my $expected = 'a 00:00-00:11 2, b 00:05-00:22 2';
 is(rows('shrinking_final'), $expected, 'a session that has shrunk closes when it ends');
 is(news('shrinking_changes'), '+final a 00:00-00:18 3, -delete a 00:00-00:18 3, +delete a 00:00-00:11 2, +final b 00:05-00:22 2', '... and is told of');
+
+# A session ends behind the watermark, since its last rows go, and late rows make it
+# longer than that; but not as long as it was.
+source('regrown');
+view('regrown_final', 'regrown', $session, "weir.emit = 'final'");
+insert('regrown', '1 a 00:00', '2 a 00:09', '3 a 00:18', '4 a 00:27');
+insert('regrown', '10 z 00:20');
+settle('regrown_final');
+insert('regrown', '11 z 00:21', '12 b 00:26');
+settle('regrown_final');
+sql('DELETE FROM regrown WHERE id IN (2, 3, 4, 12)');
+settle('regrown_final');
+insert('regrown', '5 a 00:08', '6 a 00:17', '7 b 00:18');
+settle('regrown_final');
+insert('regrown', "$_ z 00:$_") for 28 .. 32;
+settle('regrown_final');
+is(rows('regrown_final'), 'a 00:00-00:27 3, b 00:18-00:28 1', 'a session that has grown again closes when it ends');
 
 # A late row takes a closed session into one that is open: it is not there any more.
 source('bridged');
