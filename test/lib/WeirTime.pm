@@ -150,7 +150,7 @@ sub _wait_query
 	my $behind = join ', ', @behind;
 	return qq{DO \$\$
 		DECLARE
-			until timestamptz := clock_timestamp() + interval '20 s';
+			until timestamptz := clock_timestamp() + interval '60 s';
 			bad text;
 		BEGIN
 			WHILE EXISTS (SELECT FROM (VALUES $behind) e(view, partition, at) LEFT JOIN weir.partitions p USING (view, partition)
