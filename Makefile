@@ -81,6 +81,7 @@ OBJS = \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
 	src/runtime/late.o \
+	src/runtime/mark.o \
 	src/runtime/member_failures.o \
 	src/runtime/members.o \
 	src/runtime/pinned_settings.o \
@@ -88,6 +89,8 @@ OBJS = \
 	src/runtime/run.o \
 	src/runtime/scout.o \
 	src/runtime/slot_life.o \
+	src/runtime/staged.o \
+	src/runtime/view_time.o \
 	src/runtime/waits.o \
 	src/runtime/watchdog.o \
 	src/runtime/weir_commit.o \

@@ -362,6 +362,8 @@ typedef struct WeirStaged
 /* Watermark and outcomes; in the commit's transaction, changes no group. */
 extern void weir_stage_outcomes(WeirRun *run, WeirStaged *staged);
 
+/* ---- staged.c: the groups of a commit ---- */
+
 /* With the placements at hand: the states. */
 extern void weir_stage_states(WeirRun *run, WeirStaged *staged);
 
@@ -373,13 +375,6 @@ extern void weir_apply_staged(WeirStaged *staged);
 
 /* After loading: what v shows of open sliding windows may be of before. */
 extern void weir_run_publish_again(WeirRun *run);
-
-/* After loading: all groups wait for something. */
-extern void weir_run_set_deadlines(WeirRun *run);
-
-/* A group that waits for nothing: when is it to be looked at?  See fold.c. */
-extern void weir_run_wait(WeirRun *run, WeirGroup *group, int64 pane,
-						  Timestamp at);
 
 /*
  * The upper bound of the session whose row the group holds, as it was published:
@@ -399,19 +394,37 @@ weir_run_set_published(const WeirRun *run, WeirGroup *group, Timestamp upper)
 		*(int64 *) (WEIR_GROUP_WORDS(group) + run->mark) = upper ^ DT_NOBEGIN;
 }
 
+/* Are there open windows of several panes whose time to be shown has come? */
+extern bool weir_run_publishes_open(const WeirRun *run);
+
+/* ---- view_time.c: how far event time has come, and what groups wait for ---- */
+
 /* Where the watermark would be if the run committed now. */
 extern TimestampTz weir_run_watermark(WeirRun *run, TimestampTz *next_idle,
 									  int32 *held_by);
 
-/*
- * Is there something to publish besides what has changed?  Open windows of
- * several panes whose time has come; windows that close since a partition has
- * become idle.
- */
-extern bool weir_run_publishes_open(const WeirRun *run);
+/* Would it move although no row has come, since a partition has become idle? */
 extern bool weir_run_time_moves(WeirRun *run);
 
-/* ts + interval, at most the end of time. */
+/* The pane of a group; false for the NULL window. */
+extern bool weir_pane_of_group(const WeirRun *run, const WeirGroup *group,
+							   int64 *pane);
+
+/*
+ * When a group is to be looked at, the watermark being there: DT_NOBEGIN if it is
+ * to go.
+ */
+extern Timestamp weir_next_deadline(WeirRun *run, WeirGroup *group, int64 pane,
+									TimestampTz watermark);
+
+/* A group that waits for nothing: when is it to be looked at?  at: its row's time. */
+extern void weir_run_wait(WeirRun *run, WeirGroup *group, int64 pane,
+						  Timestamp at);
+
+/* After loading: all groups wait for something. */
+extern void weir_run_set_deadlines(WeirRun *run);
+
+/* late.c: ts + interval, at most the end of time. */
 extern Timestamp weir_time_add(Timestamp ts, int64 interval);
 
 /* ---- feed.c: one consumer and the runs that it feeds ---- */
