@@ -125,6 +125,8 @@ command_ok([ 'pg_dump', '-Fc', '-d', $node->connstr('postgres'), '-f', "$dump.c"
 $node->safe_psql('postgres', "SELECT weir.resume('v')");
 $other->safe_psql('postgres', 'CREATE DATABASE parallel');
 command_ok([ 'pg_restore', '-j2', '-e', '-d', $other->connstr('parallel'), "$dump.c" ], 'pg_restore -j2');
+# a scout takes it in
+$other->poll_query_until('parallel', 'SELECT count(*) = 1 FROM weir.views') or die 'the view was not taken in';
 is($other->safe_psql('parallel', q{SELECT state FROM weir.views}), 'paused', 'a paused view arrives paused');
 $other->safe_psql('parallel', "SELECT weir.resume('v')");
 is_exact($other, 'parallel', 'resumed');
