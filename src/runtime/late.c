@@ -306,6 +306,14 @@ weir_judge_row(WeirRun *run, Timestamp ts, int64 pane,
 	/* a window that holds it ends behind it */
 	if (ts >= run->time.watermark)
 		return WEIR_IN_TIME;
+
+	/*
+	 * No window has been shown yet: all are composed, closed ones too, once the
+	 * backfill is complete.  A row that one of them were to miss would be in it
+	 * nevertheless, by a pane that others share.
+	 */
+	if (run->backfilling)
+		return WEIR_IN_TIME;
 	if (run->window.kind == WEIR_SESSION)
 		return judge_session(run, ts, image, len, diff);
 	if (judgement == NULL)

@@ -66,7 +66,7 @@ weir_stage_states(WeirRun *run, WeirStaged *staged)
 
 		(void) weir_pane_of_group(run, group, &pane);
 		staged->deadlines[i] = weir_next_deadline(run, group, pane,
-											 staged->watermark);
+												  staged->watermark);
 		if (staged->deadlines[i] == DT_NOBEGIN)
 			group->flags |= WEIR_GROUP_GONE;
 	}

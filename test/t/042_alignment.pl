@@ -26,28 +26,32 @@ open my $fh, '>', $file or die "$file: $!";
 printf $fh qq(0\t\\N\t{"k": %d, "s": %.2f, "pad": "$pad"}\n), $_ % 10, $_ * 345.6 for 0 .. $fast - 1;
 printf $fh qq(1\t\\N\t{"k": %d, "s": %.2f}\n), $_ % 10, $_ * 0.96 for 0 .. $slow - 1;
 close $fh;
-$broker->produce_file('uneven', $file);
 
 # an expression that costs some microseconds, so that there is something to see
 my $query = q{SELECT k, weir.tumble(timestamptz '2026-01-01 00:00Z' + s * interval '1 second', '1 minute') AS win,
 	count(*) AS n, max(length(md5(repeat(k || 'x', 2000)))) AS l FROM %s GROUP BY k, win};
 sql('CREATE FOREIGN TABLE uneven (k int, s float8, part int OPTIONS (metadata \'partition\')) SERVER kafka OPTIONS (topic \'uneven\')');
-sql('CREATE TABLE copied AS SELECT * FROM uneven');
-is(sql('SELECT count(*) FROM copied'), $fast + $slow, 'the topic is there');
 
 sql(qq{CREATE TABLE v WITH (weir.continuous, weir.watermark = '5 seconds', weir.late = 'side_output', weir.commit_interval = '20 ms') AS }
 		. sprintf($query, 'uneven'));
+sql(q{SELECT weir.wait_for('v')});
+sql(q{SELECT weir.pause('v')});
+$broker->produce_file('uneven', $file);
+sql('CREATE TABLE copied AS SELECT * FROM uneven');
+is(sql('SELECT count(*) FROM copied'), $fast + $slow, 'the topic is there');
 sql(q{CREATE VIEW how AS SELECT max(greatest) - min(greatest) AS apart, count(greatest) AS seen,
 	min(source_end - position) AS least_left, max(source_end - position) AS most_left FROM weir_data.positions});
 
+# not a backfill, of which nothing is ever late
+sql(q{SELECT weir.resume('v')});
 my ($samples, $most, $most_groups) = (0, 0, 0);
 my $deadline = time + 120;
 while (time < $deadline)
 {
-	my ($seconds, $seen, $left, $groups, $state) = split /\|/,
+	my ($seconds, $seen, $left, $groups, $state, $rows_in) = split /\|/,
 		sql(q{SELECT extract(epoch FROM h.apart), h.seen, h.most_left, (SELECT sum(groups) FROM weir_data.status),
-			(SELECT state FROM weir.views) FROM how h});
-	last if $state eq 'running' || $state eq 'stalled';
+			(SELECT state FROM weir.views), (SELECT rows_in FROM weir.stat_views) FROM how h});
+	last if $rows_in == $fast + $slow || $state eq 'stalled';
 	# while the slow one has much to be read
 	if (($seen || 0) == 2 && $left ne '' && $left > 12_000)
 	{
