@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 static char *fault_setting = NULL;
+int			weir_test_backoff = INT_MAX;
 
 /* How often each point was reached by this process. */
 #define MAX_POINTS 64
@@ -48,6 +49,10 @@ weir_define_test_settings(void)
 							   "Fault points to trigger (test builds only).",
 							   NULL, &fault_setting, "",
 							   PGC_SIGHUP, 0, NULL, forget_hits, NULL);
+	DefineCustomIntVariable("weir.test_backoff",
+							"The longest pause before what failed is tried again (test builds only).",
+							NULL, &weir_test_backoff, INT_MAX, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
 static int

@@ -264,7 +264,7 @@ reap_and_start(int i)
 		/* a worker that ran well for a while starts again at once */
 		if (TimestampDifferenceExceeds(child->started, now, LAST_BACKOFF_MS))
 			child->backoff_ms = 0;
-		child->not_before = TimestampTzPlusMilliseconds(now, child->backoff_ms);
+		child->not_before = TimestampTzPlusMilliseconds(now, WEIR_BACKOFF(child->backoff_ms));
 		child->backoff_ms = child->backoff_ms == 0 ? FIRST_BACKOFF_MS :
 			Min(child->backoff_ms * 2, LAST_BACKOFF_MS);
 

@@ -24,7 +24,8 @@ CREATE SCHEMA chk;
 CREATE TYPE chk.rec AS ($WeirCheckerTrace::type);
 -- what was given, and when it was committed (NULL: nobody has asked yet)
 CREATE TABLE chk.txs (n int PRIMARY KEY, xid xid8 NOT NULL, lsn pg_lsn);
-CREATE TABLE chk.history (source text, tx int, w int, part int, off bigint, bad boolean NOT NULL DEFAULT false, r chk.rec);
+-- bad: the column that cannot be read, or '*'
+CREATE TABLE chk.history (source text, tx int, w int, part int, off bigint, bad text, r chk.rec);
 -- writes of the table are seen by triggers, in the order in which they happen
 CREATE FUNCTION chk.remember() RETURNS trigger LANGUAGE plpgsql AS \$\$
 DECLARE
@@ -73,7 +74,7 @@ sub statement
 sub input
 {
 	my ($v, $source, $since) = @_;
-	return "SELECT (h.r).* FROM chk.history h JOIN pos ON pos.partition = h.part AND h.off < pos.position WHERE h.source = '$source' AND NOT h.bad"
+	return "SELECT (h.r).* FROM chk.history h JOIN pos ON pos.partition = h.part AND h.off < pos.position WHERE h.source = '$source' AND NOT " . bad($v)
 	  if $v->{source} eq 'topic';
 	my $done = "chk.history h JOIN chk.txs t ON t.n = h.tx AND t.n > $since AND t.lsn - '0/0' <= (SELECT position FROM pos) WHERE h.source = '$source'";
 	return "SELECT (h.r).* FROM $done" if $v->{source} eq 'stream';
@@ -88,6 +89,14 @@ sub truth
 	my $where = $v->{where} ? "WHERE $v->{where}" : '';
 	my $rows = '(SELECT ' . join(', ', '*', computed_keys($v)) . " FROM $from $where) h";
 	return WeirTime::sessions($rows, join(', ', key_names($v)), '20 seconds', join(', ', @{ $v->{aggregates} }), $v->{having});
+}
+
+# Messages that are dead letters to this view
+sub bad
+{
+	my ($v) = @_;
+	my $text = query($v, 'x');
+	return "coalesce(h.bad IN (" . join(', ', "'*'", map { "'$_'" } grep { $text =~ /\b\Q$_\E\b/ } @WeirCheckerTrace::columns) . '), false)';
 }
 
 sub delay { my ($v) = @_; my $w = $v->{with}{watermark}; return $w eq 'ascending' ? '0' : $w }
@@ -228,8 +237,9 @@ sub watermark_answer
 	if ($v->{source} eq 'topic')
 	{
 		$rule = ($v->{with}{idle_timeout} || '') eq 'off' ? '=' : '<=';
+		my $bad = bad($v);
 		my $which = $rule eq '=' ? 'CASE WHEN count(*) = count(g) THEN min(g) END' : 'max(g)';
-		$greatest = "SELECT $which FROM (SELECT (SELECT max(ts) FROM (SELECT (h.r).* FROM chk.history h WHERE h.source = '$source' AND h.part = pos.partition AND h.off < pos.position AND NOT h.bad OFFSET 0) r WHERE $movers) AS g FROM pos) p";
+		$greatest = "SELECT $which FROM (SELECT (SELECT max(ts) FROM (SELECT (h.r).* FROM chk.history h WHERE h.source = '$source' AND h.part = pos.partition AND h.off < pos.position AND NOT $bad OFFSET 0) r WHERE $movers) AS g FROM pos) p";
 	}
 	elsif ($v->{source} eq 'stream') { $rule = '='; $greatest = "SELECT max(ts) FROM input WHERE $movers" }
 	else { $greatest = "SELECT max(ts) FROM (SELECT (h.r).* FROM chk.history h WHERE h.source = '$source' AND h.w > 0 OFFSET 0) r WHERE $movers" }
@@ -244,7 +254,7 @@ sub books_answer
 	my ($v, $source, $since) = @_;
 	return () if $v->{source} eq 'table';
 	my $kept = kept($v);
-	my $bad = $v->{source} eq 'topic' ? "SELECT count(*) FROM chk.history h JOIN pos ON pos.partition = h.part AND h.off < pos.position WHERE h.source = '$source' AND h.bad" : 'SELECT 0';
+	my $bad = $v->{source} eq 'topic' ? "SELECT count(*) FROM chk.history h JOIN pos ON pos.partition = h.part AND h.off < pos.position WHERE h.source = '$source' AND " . bad($v) : 'SELECT 0';
 	return "SELECT 'books', CASE WHEN (x.a, x.f, x.d) = (p.a, p.f, p.d) THEN 'exact ' || x.d ELSE format('in, filtered, dead are %s %s %s and the view says %s %s %s', x.a, x.f, x.d, p.a, p.f, p.d) END
 		FROM (SELECT coalesce(sum(rows_in), 0) AS a, coalesce(sum(rows_filtered), 0) AS f, coalesce(sum(dead_letters), 0) AS d FROM pos) p,
 			(SELECT n + d AS a, f, d FROM (SELECT count(*) AS n, count(*) FILTER (WHERE ($kept) IS NOT TRUE) AS f FROM input) i, ($bad) b(d)) x";

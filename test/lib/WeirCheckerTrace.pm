@@ -222,7 +222,16 @@ sub table_steps
 	return \@steps;
 }
 
-sub poison { return one_of('bad', '{"id": 1, "ts": "noon"}', '[1]', '{"id": 9999999999}', '{"k": "a\\u0000"}', '', '{"n": 1.5}') }
+# A message that is none, or whose column cannot be read: that costs the row only
+# those who read the column.
+sub poison
+{
+	my ($part, $row) = @_;
+	return [ $part, one_of('bad', '[1]', '', '{"k": "a\\u0000"', '{"ts": "noon"}}'), '*' ] if some(0.5);
+	my $column = one_of(qw(id n ts b f k));
+	my %face = (id => 9999999999, n => '1.5', ts => 'noon', b => 'x', f => '1e999', k => "a\0b");
+	return [ $part, { %$row, $column => $face{$column} }, $column ];
+}
 
 sub give
 {
@@ -233,7 +242,7 @@ sub give
 	return {
 		do => 'produce', messages => [ map {
 			my $part = between(0, $trace->{sources}{topic}{partitions} - 1);
-			some(0.02) ? [ $part, poison() ] : [ $part, $_ ] } @rows ] };
+			some(0.02) ? poison($part, $_) : [ $part, $_ ] } @rows ] };
 }
 
 sub fault
