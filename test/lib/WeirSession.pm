@@ -71,9 +71,11 @@ sub try
 	local $SIG{PIPE} = 'IGNORE';
 	return ('', 'lost') unless $self->{in} && print { $self->{in} } "$sql\n;\n\\echo $end\n";
 	my (@rows, $error);
+	my $raw = $self->{raw} = [];
 	while (defined(my $line = readline $self->{out}))
 	{
 		chomp $line;
+		push @$raw, $line;
 		if ($line eq $end)
 		{
 			$self->try('ROLLBACK') if defined $error && $sql =~ /\bBEGIN\b/;
