@@ -28,7 +28,7 @@ use WeirNode;
 use WeirSession;
 use WeirTime;
 
-my $patience = 40;    # seconds that a view may take to catch up
+our $patience = 40;    # seconds that a view may take to catch up
 
 # new(broker => WeirBroker)
 sub new
@@ -479,7 +479,7 @@ sub run
 {
 	my ($self, $trace) = @_;
 	my $started = time;
-	delete $self->{crash};
+	delete @$self{qw(crash slow final)};
 	my $run;
 	my $at = 'the sources';
 	my $wrong = '';
@@ -497,6 +497,7 @@ sub run
 			my $then = time;
 			$code->($self, $run, $action, $v);
 			$self->{spent}{ $action->{do} } += time - $then;
+			push @{ $self->{slow} }, sprintf '%s: %.1f s', $at, time - $then if time - $then > 1;
 			$self->read_log if $self->{armed};
 		}
 		$at = 'the end';
@@ -508,7 +509,14 @@ sub run
 	my $then = time;
 	if ($run)
 	{
-		eval { $self->end($run); 1 } or $wrong ||= "at the drop: $@";
+		if (!eval { $self->end($run); 1 })
+		{
+			$wrong ||= "at the drop: $@";
+			# the next trace is not to suffer for it
+			$self->{node}->restart;
+			$self->come_back;
+			eval { $self->end($run); 1 };
+		}
 		eval {
 			my $left = $self->query(parts_query());
 			$wrong ||= "left behind: $left, and not $self->{parts}" if $left ne $self->{parts};
@@ -534,7 +542,27 @@ sub tally
 		$self->{count}{'views with rows'}++ if $v->{rows};
 		$self->{count}{$_} += $v->{$_} || 0 for qw(late_applied late_side late_dropped);
 	}
+	my @same = grep { !$run->{view}{$_}{paused} } WeirCheckerTrace::stays_same($run->{trace});
+	$self->{final} = { map { split /\|/, $_, 2 } split /\n/, $self->query(join ";\n", 'SELECT 1 WHERE false',
+			map { "SELECT '$_', count(*) || ' ' || md5(coalesce(string_agg(r, '' ORDER BY r), '')) FROM (SELECT v::text AS r FROM $run->{view}{$_}{id} v) x" } @same) };
 	return;
+}
+
+# pair(trace, how): the same in another way; '' if its views end alike.  After a run
+# of the trace itself.
+sub pair
+{
+	my ($self, $trace, $how) = @_;
+	my %before = %{ $self->{final} || {} };
+	my $other = WeirCheckerTrace::from_text(WeirCheckerTrace::as_text($trace));
+	$WeirCheckerTrace::pairs{$how}->($other);
+	my $wrong = $self->run($other);
+	return "as '$how': $wrong" if $wrong ne '';
+	my @both = grep { defined $self->{final}{$_} } sort keys %before;
+	$self->{count}{"pairs, $how"}++;
+	$self->{count}{'views of pairs'} += @both;
+	my @differ = grep { $before{$_} ne $self->{final}{$_} } @both;
+	return @differ ? "as '$how' these end differently: " . join(', ', map { "$_ ($before{$_}, $self->{final}{$_})" } @differ) : '';
 }
 
 sub report

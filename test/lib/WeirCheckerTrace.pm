@@ -257,6 +257,77 @@ sub fault
 	return { do => 'fault', fault => "$point:$action:$n" };
 }
 
+# ------------------------------------------------------------- pairs
+
+# Another trace that ends the same, as far as the views go that stays_same() names.
+our %pairs = (
+	# faults on or off
+	calm => sub { my ($trace) = @_; @{ $trace->{actions} } = grep { $_->{do} !~ /^(?:fault|kill9|crash|terminate|pause|resume|rebuild)$/ } @{ $trace->{actions} } },
+	# a message, a transaction at a time
+	single => sub { my ($trace) = @_; @{ $trace->{actions} } = map { split_up($_) } @{ $trace->{actions} } },
+	# all at once
+	whole => sub {
+		my ($trace) = @_;
+		my (@first, %all, @last);
+		for my $action (@{ $trace->{actions} })
+		{
+			if ($action->{do} eq 'create') { push @first, $action; next }
+			if ($action->{do} !~ /^(?:produce|push|change)$/) { push @last, $action if $action->{do} =~ /^(?:pause|resume|vacuum)$/; next }
+			next if ($action->{end} || 'commit') ne 'commit';
+			my ($part) = grep { ref $action->{$_} } qw(messages rows steps);
+			my $one = $all{ $action->{do} } ||= { %$action, $part => [] };
+			# a savepoint of before is nobody else's
+			push @{ $one->{$part} }, $part eq 'steps' ? complete($action->{steps}) : @{ $action->{$part} };
+		}
+		@{ $trace->{actions} } = (@first, (map { $all{$_} } sort keys %all), @last);
+	},
+	# views that find all there is
+	after => sub {
+		my ($trace) = @_;
+		my %late = map { $_->{name} => 1 } grep { $_->{source} ne 'stream' } @{ $trace->{views} };
+		my @created = grep { $_->{do} eq 'create' && $late{ $_->{view} } } @{ $trace->{actions} };
+		my @others = grep { !(defined $_->{view} && $late{ $_->{view} }) && $_->{do} !~ /^(?:check|look)$/ } @{ $trace->{actions} };
+		@{ $trace->{actions} } = (@others, @created);
+	},
+	# one group in memory, or all
+	few => sub { my ($trace) = @_; @{ $trace->{actions} } = ({ do => 'groups', most => 1 }, grep { $_->{do} ne 'groups' } @{ $trace->{actions} }) },
+	all => sub { my ($trace) = @_; @{ $trace->{actions} } = grep { $_->{do} ne 'groups' } @{ $trace->{actions} } });
+
+sub split_up
+{
+	my ($action) = @_;
+	return $action if ($action->{end} || 'commit') ne 'commit';
+	return map { +{ %$action, messages => [$_] } } @{ $action->{messages} } if $action->{do} eq 'produce';
+	return map { +{ %$action, rows => [$_] } } @{ $action->{rows} } if $action->{do} eq 'push';
+	return map { +{ %$action, steps => [$_] } } complete($action->{steps}) if $action->{do} eq 'change';
+	return $action;
+}
+
+# The steps that count in the end
+sub complete
+{
+	my ($steps) = @_;
+	my (@done, @marks);
+	for my $step (@$steps)
+	{
+		if ($step->[0] eq 'savepoint') { push @marks, scalar @done }
+		elsif ($step->[0] eq 'release') { pop @marks }
+		elsif ($step->[0] eq 'rollback to') { splice @done, $marks[-1] if @marks }
+		else { push @done, $step }
+	}
+	return @done;
+}
+
+# Where no order decides what is late, closed or shown
+sub stays_same
+{
+	my ($trace) = @_;
+	my %made = map { $_->{view} => 1 } grep { $_->{do} eq 'create' } @{ $trace->{actions} };
+	return map { $_->{name} } grep { $made{ $_->{name} } && $_->{class} eq 'exact' && $_->{source} ne 'stream' && ($_->{with}{emit} || '') ne 'final' } @{ $trace->{views} };
+}
+
+# ------------------------------------------------------------- the whole
+
 # expand(seed, %how): the trace.  how => { faults => 0 }: without
 sub expand
 {
