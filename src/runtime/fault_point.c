@@ -26,6 +26,7 @@
 
 static char *fault_setting = NULL;
 int			weir_test_backoff = INT_MAX;
+int			weir_test_groups = 0;
 
 /* How often each point was reached by this process. */
 #define MAX_POINTS 64
@@ -53,6 +54,10 @@ weir_define_test_settings(void)
 							"The longest pause before what failed is tried again (test builds only).",
 							NULL, &weir_test_backoff, INT_MAX, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("weir.test_groups",
+							"Groups of a view that are kept in memory, 0 for all that fit (test builds only).",
+							NULL, &weir_test_groups, 0, 0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 
 static int
