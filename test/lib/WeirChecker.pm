@@ -76,7 +76,11 @@ sub node { return $_[0]{node} }
 sub stop { my ($self) = @_; $self->{session}->close; $self->{node}->stop; return }
 
 # What is left of views, when all are dropped
-sub parts_query { return q{SELECT (SELECT count(*) FROM weir_data.views) || ' views, ' || (SELECT count(*) FROM pg_class WHERE relnamespace = 'weir_data'::regnamespace) || ' relations, ' || (SELECT count(*) FROM weir_data.positions) || ' positions'} }
+sub parts_query
+{
+	return q{SELECT format('%s views, %s relations, %s positions', (SELECT count(*) FROM weir_data.views), (SELECT count(*) FROM weir_data.positions),
+		(SELECT count(*) FROM pg_class WHERE relnamespace = 'weir_data'::regnamespace AND strpos(relname, (SELECT id FROM weir_data.views WHERE relid = 'chk.anchor'::regclass)) = 0))};
+}
 
 # ------------------------------------------------------------- the server
 

@@ -95,7 +95,7 @@ sub truth
 sub bad
 {
 	my ($v) = @_;
-	my $text = query($v, 'x');
+	my $text = query($v, 'x') =~ s/'[^']*'//gr;
 	return "coalesce(h.bad IN (" . join(', ', "'*'", map { "'$_'" } grep { $text =~ /\b\Q$_\E\b/ } @WeirCheckerTrace::columns) . '), false)';
 }
 

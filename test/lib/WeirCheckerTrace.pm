@@ -196,7 +196,7 @@ sub view
 
 our @points = qw(commit-begin commit-results commit-states commit-positions commit-before commit-after commit-applied acknowledged
 	fold-before-apply open changes-read changes-confirm backfill-start backfill-ready backfill-snapshot backfill-scan backfill-send backfill-done
-	backfill-merge create_before_record rebuild_after_truncate);
+	backfill-merge create_before_record rebuild_after_truncate evict-index evict-back);
 
 # Steps of one transaction on the table
 sub table_steps
@@ -247,7 +247,7 @@ sub give
 
 sub fault
 {
-	my @these = some(0.75) ? grep { /^commit|^ack|^fold/ } @points : @points;
+	my @these = some(0.75) ? grep { /^commit|^ack|^fold|^evict/ } @points : @points;
 	my $point = one_of(@these);
 	my $action = one_of(qw(error error error enospc enospc kill9));
 	$action = 'crash' if some(0.03);
@@ -354,6 +354,7 @@ sub expand
 		if (some(0.25)) { push @later, { do => 'create', view => $v->{name} } }
 		else { push @{ $trace{actions} }, { do => 'create', view => $v->{name} } }
 	}
+	push @{ $trace{actions} }, { do => 'groups', most => one_of(1, 1, 4, 16) } if some(0.4);
 	my $n = between(8, 22);
 	my %paused;
 	for my $i (1 .. $n)
