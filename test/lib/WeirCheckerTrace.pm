@@ -366,7 +366,7 @@ sub expand
 		my $action;
 		if ($dice < 0.62) { my $source = one_of(@sources); $action = give(\%trace, $flow{$source}, $source) }
 		elsif ($dice < 0.74) { $action = fault() }
-		elsif ($dice < 0.78) { $action = shift @later || { do => 'look' } }
+		elsif ($dice < 0.78) { $action = shift @later || { do => one_of('look', 'arrive') } }
 		elsif ($dice < 0.82 && $made && $v->{class} ne 'model')
 		{
 			$action = { do => $paused{$name} ? 'resume' : 'pause', view => $name };
@@ -383,6 +383,7 @@ sub expand
 		elsif ($dice < 0.975) { $action = { do => 'groups', most => one_of(1, 4, 16, 0) } }
 		else { $action = { do => 'check' } }
 		push @{ $trace{actions} }, $action if $action;
+		push @{ $trace{actions} }, { do => 'arrive' } if $dice < 0.62 && some(0.1);
 	}
 	push @{ $trace{actions} }, @later;
 	push @{ $trace{actions} }, map { +{ do => 'resume', view => $_ } } grep { $paused{$_} } sort keys %paused;

@@ -83,7 +83,7 @@ sub one
 if (defined(my $file = $ENV{WEIR_REPLAY}))
 {
 	my $trace = WeirCheckerTrace::from_text(slurp_file($file));
-	$failed ||= !one("$file, run $_", $trace) for 1 .. $ENV{WEIR_TRACES} || 10;
+	for my $n (1 .. $ENV{WEIR_TRACES} || 10) { one("$file, run $n", $trace) or last }
 }
 else
 {
