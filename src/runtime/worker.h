@@ -152,6 +152,7 @@ typedef struct WeirRun
 	TimestampTz next_index;		/* when to try again to make it */
 	uint64		hand;			/* where the next sweep goes on */
 	Size		group_bytes;	/* of a group in memory, when we last looked */
+	bool		fetching;		/* groups; stays set if that has failed */
 	bool		staging;		/* a commit is being put together */
 	WeirGroupList arrived;		/* WEIR_GROUP_ARRIVED: came meanwhile */
 	bool		truncated;		/* groups on disk are of no rows any more */
