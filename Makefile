@@ -80,6 +80,7 @@ OBJS = \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \
+	src/runtime/kept_rows.o \
 	src/runtime/late.o \
 	src/runtime/mark.o \
 	src/runtime/member_failures.o \

@@ -17,7 +17,6 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/pg_lsn.h"
@@ -244,24 +243,18 @@ weir_write_dead_letter(const char *view_id, Oid source, int32 partition,
 void
 weir_write_late_row(const char *view_id, const WeirLateRow *row)
 {
-	Datum	   *windows = palloc(sizeof(Datum) * Max(row->n_windows, 1));
 	Interval   *late_by = palloc0(sizeof(Interval));
 	Datum		values[7];
 	char		nulls[7];
 
 	memset(nulls, ' ', sizeof(nulls));
-	for (int i = 0; i < row->n_windows; i++)
-		windows[i] = CStringGetTextDatum(row->windows[i]);
 	late_by->time = row->late_by;
 	values[0] = CStringGetTextDatum(view_id);
-	values[1] = PointerGetDatum(construct_array(windows, row->n_windows, TEXTOID,
-												-1, false, TYPALIGN_INT));
+	values[1] = row->windows;
 	set_time(&values[2], &nulls[2], row->watermark);
 	values[3] = IntervalPGetDatum(late_by);
 	values[4] = Int16GetDatum(row->diff);
 	values[5] = row->row;
-	if (row->row == (Datum) 0)
-		nulls[5] = 'n';
 	values[6] = TimestampTzGetDatum(weir_now());
 	run(&insert_late_row, values, nulls);
 }

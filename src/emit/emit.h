@@ -360,12 +360,11 @@ extern void weir_write_dead_letter(const char *view_id, Oid source,
 /* A row that came too late: see the view weir.late_rows. */
 typedef struct WeirLateRow
 {
-	int			n_windows;
-	char	  **windows;		/* as text */
+	Datum		windows;		/* text[] */
 	TimestampTz watermark;
 	int64		late_by;		/* microseconds, behind the latest of them */
 	int			diff;			/* -1: a row that was taken back */
-	Datum		row;			/* jsonb, or 0 */
+	Datum		row;			/* jsonb */
 } WeirLateRow;
 
 extern void weir_write_late_row(const char *view_id, const WeirLateRow *row);

@@ -537,6 +537,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 void
 weir_run_close(WeirRun *run)
 {
+	weir_forget_kept_rows(run);
 	if (run->table != NULL)
 		weir_group_table_destroy(run->table);
 	if (run->store != NULL)

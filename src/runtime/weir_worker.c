@@ -184,12 +184,6 @@ is_held(WeirFeed *feed)
 									2000);
 }
 
-static int
-kept_rows(const WeirRun *run)
-{
-	return list_length(run->dead_letters) + list_length(run->late_rows);
-}
-
 /*
  * A lock keeps a view from committing.  The others go on, and so does this one
  * within its memory; but dead letters and late rows are without bound.
@@ -203,7 +197,7 @@ is_blocked(WeirFeed *feed)
 	{
 		WeirRun    *run = lfirst(cell);
 
-		if (run->blocked && kept_rows(run) >= MOST_KEPT_ROWS)
+		if (run->blocked && weir_kept_rows(run) >= MOST_KEPT_ROWS)
 			return true;
 	}
 	return false;
@@ -302,7 +296,7 @@ is_due(WeirRun *run, TimestampTz now)
 	if (!weir_run_has_news(run))
 		return false;
 	return run->stop != NULL || run->publish_now ||
-		(kept_rows(run) >= MOST_KEPT_ROWS && !run->blocked) ||
+		(weir_kept_rows(run) >= MOST_KEPT_ROWS && !run->blocked) ||
 		now >= run->last_commit + run->def->options.commit_interval;
 }
 
@@ -341,8 +335,10 @@ commit_together(List *due)
 		ErrorData  *error = NULL;
 		XLogRecPtr	confirm = worker.changes == NULL ? InvalidXLogRecPtr :
 			weir_changes_confirmable(&worker, due);
-		WeirRun    *failed = weir_commit_runs(due, confirm, &error);
+		WeirRun    *failed;
 
+		SetCurrentStatementStartTimestamp();
+		failed = weir_commit_runs(due, confirm, &error);
 		if (failed == NULL)
 		{
 			acknowledge(due);
@@ -600,6 +596,8 @@ weir_worker_main(Datum arg)
 		/* or autovacuum knows nothing of what we wrote, until we end */
 		(void) pgstat_report_stat(false);
 		wait(busy);
+		/* or pg_stat_activity takes our transactions to be as old as ourselves */
+		SetCurrentStatementStartTimestamp();
 		if (weir_must_leave(&worker))
 			break;
 		if (weir_members_are_stale(&worker))

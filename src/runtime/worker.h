@@ -165,7 +165,7 @@ typedef struct WeirRun
 								 * watermark, and in a backfill's process */
 	TimestampTz next_idle;		/* clock: a partition may become idle then */
 	bool		idle_changed;	/* of a partition, since the last commit */
-	List	   *late_rows;		/* of WeirLateRow, in interval */
+	struct WeirKept *late_rows; /* kept_rows.c; NULL: none */
 	TupleDesc	late_desc;		/* the columns that a late row shows */
 	AttrNumber *late_columns;	/* of the source */
 	bool		suspect;		/* fold.c: a row must be judged by what is applied */
@@ -200,8 +200,8 @@ typedef struct WeirRun
 	WeirGroup **dirty;
 	int			n_dirty;
 	int			max_dirty;
-	List	   *dead_letters;	/* of WeirDeadLetter, in interval */
-	MemoryContext interval;		/* reset at each commit */
+	struct WeirKept *dead_letters;	/* kept_rows.c; NULL: none */
+	MemoryContext interval;		/* of these; reset at each commit */
 	bool		moved;			/* some position moved */
 	WeirBooks  *books;			/* per partition */
 	int			n_books;
@@ -326,6 +326,29 @@ extern WeirTimeliness weir_judge_row(WeirRun *run, Timestamp ts, int64 pane,
 
 /* A commit has succeeded: the watermark may have moved, what was judged is void. */
 extern void weir_judge_anew(WeirRun *run);
+
+/* ---- kept_rows.c: dead letters and late rows, until their commit ---- */
+
+typedef struct WeirKept WeirKept;
+
+/* Copies of these; in a transaction. */
+extern void weir_keep_dead_letter(WeirRun *run, const WeirDeadLetter *letter);
+extern void weir_keep_late_row(WeirRun *run, const WeirLateRow *row);
+
+/* How many there are since the last commit. */
+extern int64 weir_kept_letters(const WeirRun *run);
+extern int64 weir_kept_rows(const WeirRun *run);
+
+extern void weir_each_dead_letter(WeirRun *run,
+								  void (*take) (void *arg,
+												const WeirDeadLetter *letter),
+								  void *arg);
+
+/* In the commit's transaction; again, if that has failed. */
+extern void weir_write_kept_rows(WeirRun *run);
+
+/* They are committed, or thrown away. */
+extern void weir_forget_kept_rows(WeirRun *run);
 
 /* ---- publish.c: which rows of v a commit writes ---- */
 
