@@ -77,6 +77,7 @@ OBJS = \
 	src/runtime/change_confirm.o \
 	src/runtime/change_feed.o \
 	src/runtime/change_sources.o \
+	src/runtime/expire.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/fold.o \

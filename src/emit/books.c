@@ -55,6 +55,14 @@ static Statement insert_position = {
 	TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID, BYTEAOID}
 };
 
+static Statement update_lag = {
+	.sql = "UPDATE weir_data.positions SET source_end = COALESCE($3, source_end),"
+	" last_time = COALESCE($4, last_time)"
+	" WHERE view_id OPERATOR(pg_catalog.=) $1 AND partition OPERATOR(pg_catalog.=) $2",
+	.n_args = 4,
+	.types = {TEXTOID, INT4OID, INT8OID, TIMESTAMPTZOID}
+};
+
 static Statement update_status = {
 	.sql = "UPDATE weir_data.status SET phase = $2, filenode = $3, groups = $4,"
 	" state_bytes = $5, busy = $6, last_commit = $7,"
@@ -178,6 +186,22 @@ weir_write_books(const char *view_id, WeirBooks *books, int n)
 	for (int i = 0; i < n; i++)
 		if (books[i].changed)
 			write_position(view_id, &books[i]);
+}
+
+void
+weir_write_lag(const char *view_id, const WeirBooks *books,
+			   TimestampTz complete_to)
+{
+	Datum		values[] = {CStringGetTextDatum(view_id),
+		Int32GetDatum(books->partition), Int64GetDatum(books->source_end),
+	TimestampTzGetDatum(complete_to)};
+	char		nulls[] = "    ";
+
+	if (books->source_end < 0)
+		nulls[2] = 'n';
+	if (complete_to == 0)
+		nulls[3] = 'n';
+	run(&update_lag, values, nulls);
 }
 
 void

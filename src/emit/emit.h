@@ -350,6 +350,13 @@ typedef struct WeirStatus
 } WeirStatus;
 
 extern void weir_write_books(const char *view_id, WeirBooks *books, int n);
+
+/*
+ * Only what tells how far behind the source a view is: the source's end, if it is
+ * known, and `complete_to` (or 0) as the row's last_time.
+ */
+extern void weir_write_lag(const char *view_id, const WeirBooks *books,
+						   TimestampTz complete_to);
 extern void weir_write_status(const char *view_id, const WeirStatus *status);
 extern void weir_write_dead_letter(const char *view_id, Oid source,
 								   int32 partition, int64 offset,

@@ -114,10 +114,15 @@ weir_kept_letters(const WeirRun *run)
 }
 
 int64
+weir_kept_late_rows(const WeirRun *run)
+{
+	return run->late_rows != NULL ? run->late_rows->n : 0;
+}
+
+int64
 weir_kept_rows(const WeirRun *run)
 {
-	return weir_kept_letters(run) +
-		(run->late_rows != NULL ? run->late_rows->n : 0);
+	return weir_kept_letters(run) + weir_kept_late_rows(run);
 }
 
 /*

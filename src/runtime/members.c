@@ -515,7 +515,8 @@ weir_members_open(WeirWorker *worker)
 	{
 		WeirMember *member = lfirst(cell);
 
-		if (member->run != NULL || now < member->retry_at)
+		if (member->run != NULL || now < member->retry_at ||
+			(member->locked_out && !weir_members_unlocked(member)))
 			continue;
 		open_member(worker, member);
 		if (member->run != NULL)

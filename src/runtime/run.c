@@ -501,6 +501,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 
 		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
 		state_of = palloc0(sizeof(int) * Max(run->plan->n_calls, 1));
+		run->letters_stored = run->late_stored = -1;
 		run->interval = AllocSetContextCreate(mcxt, "pg_weir interval",
 											  ALLOCSET_DEFAULT_SIZES);
 		run->store = weir_value_store_create(mcxt);

@@ -328,6 +328,7 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	WeirRun    *run = staged->run;
 
 	weir_apply_staged(staged);
+	weir_expiry_count(run);
 	weir_forget_kept_rows(run);
 	run->moved = false;
 	run->rewrite = false;

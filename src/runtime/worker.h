@@ -186,7 +186,9 @@ typedef struct WeirRun
 	TimestampTz next_publish;	/* by weir_now(): of open sliding windows */
 	bool		unsure;			/* v may show them as they are */
 	bool		publish_now;	/* somebody waits for them */
-	TimestampTz next_expiry;	/* of changelog rows */
+	TimestampTz next_expiry;	/* of what expire.c deletes */
+	int64		letters_stored; /* about; -1: not counted yet */
+	int64		late_stored;
 	WeirProjector *projector;
 	TupleDesc	shape;			/* of v, as the definition gives it */
 	Oid			filenode;		/* of v, for which the result TIDs hold */
@@ -207,7 +209,10 @@ typedef struct WeirRun
 	int			n_books;
 
 	TimestampTz last_commit;	/* server time: paces the next one */
-	bool		blocked;		/* a lock kept the last commit off: read no more */
+	bool		blocked;		/* a lock kept the last commit off */
+	TimestampTz next_lag;		/* while it does: when to say how far behind */
+	TimestampTz complete_to;	/* of changes: all that was committed by then is
+								 * in v; 0: not known */
 	int64		wal_bytes;		/* of the last commit, and its duration */
 	int64		commit_us;
 
@@ -337,6 +342,7 @@ extern void weir_keep_late_row(WeirRun *run, const WeirLateRow *row);
 
 /* How many there are since the last commit. */
 extern int64 weir_kept_letters(const WeirRun *run);
+extern int64 weir_kept_late_rows(const WeirRun *run);
 extern int64 weir_kept_rows(const WeirRun *run);
 
 extern void weir_each_dead_letter(WeirRun *run,
@@ -349,6 +355,19 @@ extern void weir_write_kept_rows(WeirRun *run);
 
 /* They are committed, or thrown away. */
 extern void weir_forget_kept_rows(WeirRun *run);
+
+/* ---- expire.c: what is kept for a while only ---- */
+
+struct WeirWorker;
+
+/* Deletes what is due; a transaction for each kind and view. */
+extern void weir_expire(struct WeirWorker *worker);
+
+/* The rows that the run has kept are stored now. */
+extern void weir_expiry_count(WeirRun *run);
+
+/* When it is to be called again for a run; DT_NOEND: when it likes. */
+extern TimestampTz weir_expiry_due(const WeirRun *run);
 
 /* ---- publish.c: which rows of v a commit writes ---- */
 
