@@ -173,7 +173,7 @@ expire_kind_safely(WeirRun *run, int kind)
 			error->sqlerrcode != ERRCODE_UNDEFINED_TABLE)
 			ereport(LOG,
 					(errcode(error->sqlerrcode),
-					 errmsg("could not delete old rows of the changelog or dead letters of \"%s\": %s",
+					 errmsg("could not delete old rows that are kept for \"%s\": %s",
 							run->def->name, error->message)));
 		n = 0;
 	}

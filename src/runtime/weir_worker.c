@@ -202,7 +202,8 @@ some_feed_is_held(void)
 static bool
 has_much(const WeirRun *run)
 {
-	return run->n_dirty >= MOST_DIRTY || weir_kept_rows(run) >= MOST_KEPT_ROWS;
+	return run->pressed || run->n_dirty >= MOST_DIRTY ||
+		weir_kept_rows(run) >= MOST_KEPT_ROWS;
 }
 
 /* Folds a batch into the views of a feed; those that fail are put aside. */
@@ -319,6 +320,9 @@ acknowledge(List *runs)
 static void
 commit_together(List *due)
 {
+	List	   *again = NIL;
+	ListCell   *cell;
+
 	weir_members_apply_settings(&worker,
 								((WeirRun *) linitial(due))->def->settings);
 	while (due != NIL)
@@ -336,7 +340,13 @@ commit_together(List *due)
 			if (worker.changes != NULL)
 				weir_changes_confirm(&worker, confirm);
 			WEIR_FAULT("acknowledged");
-			break;
+			/* what went to disk first is published before anything is folded */
+			foreach(cell, due)
+				if (((WeirRun *) lfirst(cell))->again)
+					again = lappend(again, lfirst(cell));
+			due = again;
+			again = NIL;
+			continue;
 		}
 		due = list_delete_ptr(due, failed);
 		weir_members_fail_commit(&worker, failed, error);
@@ -381,6 +391,15 @@ commit(bool all)
 		}
 		commit_together(together);
 		due = others;
+	}
+	foreach(cell, worker.members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run == NULL || !member->run->reopen)
+			continue;
+		weir_members_close(&worker, member);
+		member->retry_at = 0;
 	}
 }
 
@@ -582,6 +601,7 @@ weir_worker_main(Datum arg)
 		if (worker.changes != NULL)
 			weir_changes_note_time(&worker);
 		tend_blocked();
+		weir_give_back_memory(&worker);
 		weir_members_stop(&worker);
 		weir_members_answer_waits(&worker);
 		weir_members_merge_feeds(&worker);
