@@ -555,6 +555,7 @@ typedef struct WeirFeed
 	List	   *runs;
 	int			n_partitions;
 	int64	   *next;			/* per partition: what comes next */
+	int64	   *ends;			/* where it ended when it was looked at */
 	int			n_held;
 	bool	   *held;			/* is not read, for it is far ahead of others */
 	TimestampTz *heard;			/* when there was a message of it */

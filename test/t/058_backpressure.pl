@@ -42,6 +42,13 @@ sub private
 	return slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m ? $1 / 1024 : 0;
 }
 
+# Is a view so far behind, in offsets or bytes and in seconds?
+sub behind
+{
+	my ($view, $lag, $seconds) = @_;
+	return "SELECT sum(lag) > $lag AND max(lag_seconds) > $seconds FROM weir.partitions WHERE view = '$view'::regclass";
+}
+
 # watch(view, until, seconds): looks until the query says 't' or the time is over;
 # returns the greatest of what it saw
 sub watch
@@ -85,7 +92,7 @@ $oracle->section('slow commits over a topic', sub {
 	$node->reload;
 	# 17 MB: as much as an embedded broker has room for, and more than is read meanwhile
 	$broker->produce('slow', map { [ $_ % 4, undef, sprintf '{"id": %d, "k": %d, "t": "%s"}', $_, $_ % 1000, 'x' x 100 ] } 1 .. 120_000);
-	my %seen = watch('by_k', 'false', 5);
+	my %seen = watch('by_k', behind('by_k', 20_000, 3), 30);
 	cmp_ok($seen{lag}, '>', 20_000, 'the lag is seen');
 	cmp_ok($seen{lag_seconds}, '>', 2, 'in seconds, too');
 	cmp_ok($seen{private} - $before, '<', 24, sprintf 'memory is bounded: %.1f MB more', $seen{private} - $before);
@@ -137,12 +144,12 @@ $oracle->section('a lock on a view over a topic', sub {
 	my $lock = lock_view('locked');
 	$give->(1000, 0);
 	ok($node->wait_until(q{SELECT state || ' ' || sqlstate FROM weir.views WHERE view = 'locked'::regclass}, 'stalled 55P03', 30), 'it says that it waits for a lock');
-	my %first = watch('locked', 'false', 2);
+	my %first = watch('locked', behind('locked', 999, 1), 30);
 	cmp_ok($first{lag}, '>=', 1000, 'and how far behind it is');
 	cmp_ok($first{lag_seconds}, '>', 1, 'in seconds, too');
 	my $seen = -s $node->logfile;
 	$give->(3000, 12_000);
-	my %second = watch('locked', 'false', $long ? 60 : 6);
+	my %second = watch('locked', $long ? 'false' : behind('locked', 10_000, $first{lag_seconds} + 2), 60);
 	cmp_ok($second{lag_seconds}, '>', $first{lag_seconds}, 'which grows');
 	cmp_ok($second{lag}, '>', $first{lag}, 'in messages, too');
 	like(slurp_file($node->logfile, $seen), qr/"locked" reads no more until it can be locked/, 'when it has too much to keep, it reads no more');
@@ -168,16 +175,17 @@ $oracle->section('a lock on a view over a table', sub {
 	my @locks = map { lock_view($_) } qw(t_locked t_bad);
 	sql('INSERT INTO t SELECT g, g % 10 FROM generate_series(101, 2000) g');
 	ok($node->wait_until(q{SELECT count(*) FROM weir.views WHERE view IN ('t_locked'::regclass, 't_bad'::regclass) AND sqlstate = '55P03'}, '2', 30), 'both wait for a lock');
-	my %first = watch('t_locked', 'false', 1);
+	my %first = watch('t_locked', behind('t_locked', 1000, 0.5), 30);
 	my $seen = -s $node->logfile;
 	# those with k = 0 are too many dead letters to keep
 	sql('INSERT INTO t SELECT g, CASE WHEN g % 2 = 0 THEN 0 ELSE g % 10 END FROM generate_series(2001, 32000) g');
-	my %second = watch('t_locked', 'false', $long ? 60 : 4);
+	my %second = watch('t_locked', $long ? 'false' : behind('t_locked', $first{lag}, $first{lag_seconds} + 2), 60);
+	$node->wait_for_log(qr/"t_bad" reads no more/, $seen);
 	cmp_ok($first{lag}, '>', 1000, 'the lag is seen, in bytes');
 	cmp_ok($second{lag}, '>', $first{lag}, 'and grows');
 	cmp_ok($first{lag_seconds}, '>', 0.5, 'in seconds');
 	cmp_ok($second{lag_seconds}, '>', $first{lag_seconds} + 2, 'and grows');
-	cmp_ok($second{lag_seconds}, '<', 30 + ($long ? 70 : 0), 'counted from when it fell behind');
+	cmp_ok($second{lag_seconds}, '<', 120, 'counted from when it fell behind');
 	like(slurp_file($node->logfile, $seen), qr/"t_bad" reads no more until it can be locked/, 'one has too much to keep');
 	unlike(slurp_file($node->logfile, $seen), qr/"t_locked" reads no more/, 'the other has not');
 	$oracle->same('a third goes on', 't_free');
