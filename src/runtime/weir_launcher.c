@@ -74,6 +74,7 @@ labelled_databases(void)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rel = table_open(SharedSecLabelRelationId, AccessShareLock);
