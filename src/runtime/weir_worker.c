@@ -303,7 +303,7 @@ is_due(WeirRun *run, TimestampTz now)
 		return false;
 	return run->stop != NULL || run->publish_now ||
 		(kept_rows(run) >= MOST_KEPT_ROWS && !run->blocked) ||
-		now >= run->last_commit + run->def->options.commit_interval;
+		now >= weir_pace_due(run);
 }
 
 static void
@@ -377,6 +377,8 @@ commit(bool all)
 			due = lappend(due, run);
 		}
 	}
+	if (due == NIL)
+		return;
 	while (due != NIL)
 	{
 		WeirRun    *first = linitial(due);
@@ -395,6 +397,7 @@ commit(bool all)
 		commit_together(together);
 		due = others;
 	}
+	weir_pace_committed(now, GetCurrentTimestamp());
 }
 
 /* When a view commits, or looks whether it should, if nothing comes. */
@@ -404,8 +407,7 @@ next_commit(WeirRun *run)
 	TimestampTz due = DT_NOEND;
 
 	if (weir_run_has_news(run))
-		due = run->publish_now && !run->blocked ? 0 :
-			weir_time_add(run->last_commit, run->def->options.commit_interval);
+		due = run->publish_now && !run->blocked ? 0 : weir_pace_due(run);
 	else
 	{
 		TimestampTz at = DT_NOEND;
@@ -455,6 +457,7 @@ time_to_wait(void)
 	}
 	if (worker.changes != NULL)
 		due = Min(due, weir_changes_due(&worker));
+	due = Min(due, weir_pace_next_look(&worker));
 	return TimestampDifferenceMilliseconds(now, due);
 }
 
@@ -619,6 +622,7 @@ weir_worker_main(Datum arg)
 
 		busy = worker.changes ? weir_changes_read(&worker) : read_feeds();
 		commit(false);
+		weir_pace_look(&worker);
 		weir_members_stop(&worker);
 		weir_members_answer_waits(&worker);
 		weir_members_merge_feeds(&worker);

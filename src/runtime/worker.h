@@ -12,6 +12,7 @@
 #include "catalog/weir_catalog.h"
 #include "emit/emit.h"
 #include "executor/executor.h"
+#include "runtime/pace.h"
 #include "runtime/shared.h"
 #include "source/source.h"
 #include "decode/decode.h"
@@ -207,6 +208,7 @@ typedef struct WeirRun
 	int			n_books;
 
 	TimestampTz last_commit;	/* server time: paces the next one */
+	WeirPace	pace;
 	bool		blocked;		/* a lock kept the last commit off: read no more */
 	int64		wal_bytes;		/* of the last commit, and its duration */
 	int64		commit_us;
