@@ -323,7 +323,7 @@ insert_others(Replacement *r)
 	}
 }
 
-void
+bool
 weir_replace_results(Relation v, WeirProjector *projector,
 					 const WeirGroupTable *table,
 					 const WeirOutcome *outcomes, int n,
@@ -368,4 +368,5 @@ weir_replace_results(Relation v, WeirProjector *projector,
 	weir_row_writer_end(r.writer);
 	ExecDropSingleTupleTableSlot(r.old);
 	pfree(r.stored);
+	return !r.empty;
 }

@@ -203,9 +203,8 @@ open_view(WeirRun *run, Relation *state_table)
 	return v;
 }
 
-/* Rows of v and of its changelog, with the owner's rights. */
-static void
-write_results(WeirRun *run, Relation v, WeirStaged *staged)
+void
+weir_write_outcomes(WeirRun *run, Relation v, WeirStaged *staged)
 {
 	const WeirViewOptions *options = &run->def->options;
 	WeirChangelog *changelog = NULL;
@@ -228,7 +227,8 @@ write_results(WeirRun *run, Relation v, WeirStaged *staged)
 			emitted = DT_NOEND;
 		else if (options->changelog == WEIR_CHANGELOG_FINAL)
 			emitted = run->time.emitted;
-		weir_replace_results(v, run->projector, run->table, staged->outcomes,
+		staged->had_rows =
+			weir_replace_results(v, run->projector, run->table, staged->outcomes,
 							 (int) staged->n_outcomes, run->plan->window_column,
 							 settled, emitted, changelog, staged->placements);
 	}
@@ -278,6 +278,7 @@ write_status(WeirRun *run, WeirStaged *staged, bool backfilling)
 	status.backfilling = backfilling;
 	status.filenode = staged->filenode;
 	status.groups = weir_group_table_count(run->table);
+	status.evicted = weir_evicted_count(run->evicted);
 	for (int64 i = 0; !backfilling && i < staged->n_groups; i++)
 		if (staged->gone[i] ||
 			!weir_group_exists(run->table, staged->groups[i]))
@@ -299,6 +300,31 @@ write_status(WeirRun *run, WeirStaged *staged, bool backfilling)
 	weir_write_status(run->def->id, &status);
 }
 
+/*
+ * v is to be replaced, after a backfill or when its rows have moved.  If groups are
+ * on disk, all of it is done from there: what is in memory goes there, too, by a
+ * commit that publishes nothing (false), and what is clean leaves.
+ */
+static bool
+prepare_replacement(WeirRun *run)
+{
+	run->again = false;
+	if (weir_evicted_count(run->evicted) == 0 && !run->truncated)
+		return true;
+	if (run->n_dirty == 0 && !run->truncated)
+	{
+		weir_run_leave_memory(run);
+		return true;
+	}
+	/* the rows that are there now are of the last commit: begin again from it */
+	if (!run->backfilling)
+		ereport(ERROR,
+				(errcode(WEIR_ERRCODE_CHANGED),
+				 errmsg("the rows of the view have moved")));
+	run->again = true;
+	return false;
+}
+
 /* Steps 1 to 4 for one run. */
 static void
 write_run(WeirRun *run, WeirStaged *staged)
@@ -306,11 +332,18 @@ write_run(WeirRun *run, WeirStaged *staged)
 	Relation	state_table = NULL;
 	Relation	v = open_view(run, &state_table);
 	bool		backfilling = run->backfilling && !weir_run_complete(run);
+	bool		replaces = !backfilling && (run->backfilling || run->rewrite);
+	bool		partial;
 	WeirOwnerScope scope;
 
 	staged->filenode = weir_filenode(v);
+	if (replaces)
+		replaces = prepare_replacement(run);
+	backfilling = run->backfilling && !replaces;
+	partial = backfilling && run->def->source_kind != WEIR_SOURCE_KAFKA;
 	staged->publishes = !backfilling;
-	staged->replaces = !backfilling && (run->backfilling || run->rewrite);
+	staged->replaces = replaces;
+	run->staging = true;
 	/* VACUUM FULL and the like: only what is committed says which rows these are */
 	if (!run->backfilling && !run->rewrite && staged->filenode != run->filenode)
 		ereport(ERROR,
@@ -322,7 +355,7 @@ write_run(WeirRun *run, WeirStaged *staged)
 	weir_owner_begin(&scope, run->def->owner);
 	weir_stage_outcomes(run, staged);
 	if (staged->publishes)
-		write_results(run, v, staged);
+		weir_write_outcomes(run, v, staged);
 	weir_stage_states(run, staged);
 	weir_owner_end(&scope);
 	order_others(staged);
@@ -332,13 +365,18 @@ write_run(WeirRun *run, WeirStaged *staged)
 	replorigin_session_origin = DoNotReplicateId;
 	weir_write_states(state_table, run->table, staged->groups, staged->gone,
 					  staged->results, staged->marks, (int) staged->n_groups,
-					  staged->places);
+					  partial, staged->places);
+	replorigin_session_origin = InvalidRepOriginId;
+	weir_publish_evicted(run, staged, v, state_table);
+	replorigin_session_origin = DoNotReplicateId;
 	table_close(state_table, NoLock);
 	WEIR_FAULT("commit-states");
 
 	write_dead_letters(run);
 	write_late_rows(run);
-	weir_write_books(run->def->id, run->books, run->n_books);
+	/* half of a table has no position: after a crash its scan begins again */
+	if (!partial)
+		weir_write_books(run->def->id, run->books, run->n_books);
 	WEIR_FAULT("commit-positions");
 
 	write_status(run, staged, backfilling);
@@ -358,11 +396,15 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	run->late_rows = NIL;
 	MemoryContextReset(run->interval);
 	run->moved = false;
-	run->rewrite = false;
-	run->blocked = false;
+	run->rewrite = run->rewrite && !staged->replaces;
+	run->blocked = run->pressed = false;
+
+	/* windows that are open belong into memory, as far as they are composed */
+	run->reopen = staged->replaces && run->composer != NULL &&
+		weir_evicted_count(run->evicted) > 0;
 	if (staged->publishes)
 		run->backfilling = false;
-	if (run->backfill != NULL)
+	if (run->backfill != NULL && staged->publishes)
 	{
 		weir_backfill_end(run->backfill);
 		run->backfill = NULL;

@@ -191,8 +191,8 @@ kept_rows(const WeirRun *run)
 }
 
 /*
- * A lock keeps a view from committing.  The others go on, and so does this one
- * within its memory; but dead letters and late rows are without bound.
+ * A lock keeps a view from committing.  The others go on, and so does this one as
+ * long as it has memory; dead letters and late rows are without bound.
  */
 static bool
 is_blocked(WeirFeed *feed)
@@ -203,7 +203,7 @@ is_blocked(WeirFeed *feed)
 	{
 		WeirRun    *run = lfirst(cell);
 
-		if (run->blocked && kept_rows(run) >= MOST_KEPT_ROWS)
+		if (run->blocked && (run->pressed || kept_rows(run) >= MOST_KEPT_ROWS))
 			return true;
 	}
 	return false;
@@ -302,6 +302,7 @@ is_due(WeirRun *run, TimestampTz now)
 	if (!weir_run_has_news(run))
 		return false;
 	return run->stop != NULL || run->publish_now ||
+		(run->pressed && !run->blocked) ||
 		(kept_rows(run) >= MOST_KEPT_ROWS && !run->blocked) ||
 		now >= weir_pace_due(run);
 }
@@ -334,6 +335,9 @@ acknowledge(List *runs)
 static void
 commit_together(List *due)
 {
+	List	   *again = NIL;
+	ListCell   *cell;
+
 	weir_members_apply_settings(&worker,
 								((WeirRun *) linitial(due))->def->settings);
 	while (due != NIL)
@@ -349,7 +353,13 @@ commit_together(List *due)
 			if (worker.changes != NULL)
 				weir_changes_confirm(&worker, confirm);
 			WEIR_FAULT("acknowledged");
-			break;
+			/* what went to disk first is published before anything is folded */
+			foreach(cell, due)
+				if (((WeirRun *) lfirst(cell))->again)
+					again = lappend(again, lfirst(cell));
+			due = again;
+			again = NIL;
+			continue;
 		}
 		due = list_delete_ptr(due, failed);
 		weir_members_fail_commit(&worker, failed, error);
@@ -398,6 +408,15 @@ commit(bool all)
 		due = others;
 	}
 	weir_pace_committed(now, GetCurrentTimestamp());
+	foreach(cell, worker.members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run == NULL || !member->run->reopen)
+			continue;
+		weir_members_close(&worker, member);
+		member->retry_at = 0;
+	}
 }
 
 /* When a view commits, or looks whether it should, if nothing comes. */
@@ -623,6 +642,7 @@ weir_worker_main(Datum arg)
 		busy = worker.changes ? weir_changes_read(&worker) : read_feeds();
 		commit(false);
 		weir_pace_look(&worker);
+		weir_give_back_memory(&worker);
 		weir_members_stop(&worker);
 		weir_members_answer_waits(&worker);
 		weir_members_merge_feeds(&worker);
