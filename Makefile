@@ -88,6 +88,7 @@ OBJS = \
 	src/runtime/mark.o \
 	src/runtime/member_failures.o \
 	src/runtime/members.o \
+	src/runtime/pace.o \
 	src/runtime/pinned_settings.o \
 	src/runtime/publish.o \
 	src/runtime/publish_evicted.o \

@@ -500,10 +500,10 @@ next_tick(WeirWorker *worker, TimestampTz now)
 
 		if (run == NULL || !run->joined)
 			continue;
-		due = run->last_commit + run->def->options.commit_interval;
+		due = weir_pace_due(run);
 		/* whose time has come commits now, and then an interval later */
 		if (due <= now)
-			due = now + run->def->options.commit_interval;
+			due = now + weir_pace_interval(run);
 		tick = Min(tick, due);
 	}
 	return tick;
