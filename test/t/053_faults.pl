@@ -341,6 +341,9 @@ section 'extension', sub {
 	ok($node->wait_until($workers, '0', 20), 'so are the workers');
 	ok($node->wait_until('SELECT count(*) FROM pg_replication_slots', '0', 20), 'and the slot');
 	sql('DROP TABLE extended_t');
+
+	sql('CREATE ROLE installer; GRANT CREATE ON DATABASE postgres TO installer');
+	like(error_of('SET ROLE installer; CREATE EXTENSION pg_weir'), qr/^42501/, 'it takes a superuser to have it again');
 };
 
 my $log = slurp_file($node->logfile);
