@@ -288,7 +288,7 @@ is_due(WeirRun *run, TimestampTz now)
 	if (!weir_run_has_news(run))
 		return false;
 	return run->stop != NULL || run->publish_now ||
-		((run->pressed || has_much(run)) && !run->blocked) ||
+		(has_much(run) && !run->blocked) ||
 		now >= weir_pace_due(run);
 }
 
