@@ -81,11 +81,11 @@ typedef struct Kind
 /* ---- groups to begin with ---- */
 
 /*
- * Keys of a number, a text that is compared as bytes, and one that is not: the
- * general way of finding a group.
+ * Keys of a number, which may be a pane, a text that is compared as bytes, and
+ * one that is not: the general way of finding a group.
  */
 static void
-set_format(WeirTrial *trial)
+set_format(WeirTrial *trial, bool window)
 {
 	WeirKeyPart *parts = palloc0(3 * sizeof(WeirKeyPart));
 
@@ -102,6 +102,7 @@ set_format(WeirTrial *trial)
 	trial->format.n = 3;
 	trial->format.parts = parts;
 	trial->format.exact = false;
+	trial->format.window = window ? 0 : -1;
 }
 
 static void
@@ -126,7 +127,7 @@ make_sample(WeirFuzz *fuzz, Kind *kind, int call, int n_values, StringInfo out)
 
 		keys[i * 3] = Int64GetDatum(7);
 		keys[i * 3 + 1] = CStringGetTextDatum("key");
-		keys[i * 3 + 2] = CStringGetTextDatum(trial->format.exact ? "" : "another key");
+		keys[i * 3 + 2] = CStringGetTextDatum("another key");
 		values[i] = OidInputFunctionCall(input, unconstify(char *, value),
 										 ioparam, -1);
 		diffs[i] = 1 + weir_fuzz_below(fuzz, 3);
@@ -161,7 +162,7 @@ open_kinds(WeirFuzz *fuzz, Kind *kinds)
 										 type_is_collatable(type) ? C_COLLATION_OID : InvalidOid,
 										 i % 2 == 1 && type != ANYOID && strcmp(calls[call].name, "count") != 0);
 		weir_trial_close_groups(kinds[i].trial);
-		set_format(kinds[i].trial);
+		set_format(kinds[i].trial, i % 4 < 2);
 		weir_trial_open_groups(kinds[i].trial);
 		getTypeOutputInfo(kinds[i].trial->aggref->aggtype, &kinds[i].output,
 						  &varlena);
