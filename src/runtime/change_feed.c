@@ -224,7 +224,7 @@ set_trouble(WeirChangeFeed *feed, const ErrorData *error)
 
 	close_reader(feed);
 	feed->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												 feed->backoff_ms);
+												 WEIR_BACKOFF(feed->backoff_ms));
 	feed->backoff_ms = Min(feed->backoff_ms * 2, LAST_BACKOFF_MS);
 	if (feed->trouble != NULL)
 		return;
