@@ -56,6 +56,8 @@ extern bool weir_preloaded;
 extern bool weir_enabled;
 extern int	weir_max_workers;
 extern int	weir_state_memory_kb;
+extern int	weir_max_dead_letters;	/* of a view; -1: no limit */
+extern int	weir_max_late_rows;
 extern int	weir_max_retained_wal_mb;
 extern int	weir_backfill_rate;		/* rows a second, 0: no limit */
 extern int	weir_backfill_max_age_s;

@@ -6,7 +6,7 @@
  * weir.fault = 'name:action:n' acts when the named point is reached for the n-th
  * time in a process since it was set: `error` raises, `kill9` kills the process, `crash` kills
  * the whole server as a power failure would look to it, `sleep` waits a second,
- * `enospc` raises disk full.  Several faults are separated by commas.  None of
+ * `enospc` raises disk full.  n = 0: each time.  Several faults are separated by commas.  None of
  * this exists in a production build.
  *
  *-------------------------------------------------------------------------
@@ -115,7 +115,7 @@ weir_fault_point(const char *name)
 		int			n;
 
 		if (sscanf(item, " %63[^:]:%15[^:]:%d", point, action, &n) == 3 &&
-			strcmp(point, name) == 0 && n == hits)
+			strcmp(point, name) == 0 && (n == 0 || n == hits))
 			act(name, action);
 	}
 	pfree(copy);
