@@ -353,12 +353,37 @@ commit_together(List *due)
 	}
 }
 
+/* Which runs commit. */
+typedef enum Which
+{
+	WHAT_IS_DUE,
+	WHAT_HAS_MOVED,				/* rows of v, while nobody looked (VACUUM FULL): if
+								 * groups are on disk, before anything is folded */
+	EVERYTHING
+} Which;
+
+static bool
+is_among(Which which, WeirRun *run, TimestampTz now)
+{
+	switch (which)
+	{
+		case WHAT_IS_DUE:
+			return is_due(run, now);
+		case WHAT_HAS_MOVED:
+			return run->rewrite && !run->blocked &&
+				weir_evicted_count(run->evicted) > 0;
+		case EVERYTHING:
+			return weir_run_has_news(run);
+	}
+	return false;
+}
+
 /*
- * Commits what is due, or everything.  Result expressions depend on the pinned
- * settings, so runs with others get a transaction of their own.
+ * Result expressions depend on the pinned settings, so runs with others get a
+ * transaction of their own.
  */
 static void
-commit(bool all)
+commit(Which which)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	List	   *due = NIL;
@@ -368,7 +393,7 @@ commit(bool all)
 	{
 		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
 
-		if (run != NULL && (all ? weir_run_has_news(run) : is_due(run, now)))
+		if (run != NULL && is_among(which, run, now))
 		{
 			weir_members_update_ends(&worker, run);
 			due = lappend(due, run);
@@ -583,7 +608,7 @@ weir_worker_main(Datum arg)
 			break;
 		if (weir_members_are_stale(&worker))
 		{
-			commit(true);
+			commit(EVERYTHING);
 			weir_members_reload(&worker);
 		}
 		if (worker.members == NIL)
@@ -595,9 +620,10 @@ weir_worker_main(Datum arg)
 		}
 		weir_members_check_privileges(&worker);
 		weir_members_open(&worker);
+		commit(WHAT_HAS_MOVED);
 
 		busy = worker.changes ? weir_changes_read(&worker) : read_feeds();
-		commit(false);
+		commit(WHAT_IS_DUE);
 		if (worker.changes != NULL)
 			weir_changes_note_time(&worker);
 		tend_blocked();
@@ -610,6 +636,6 @@ weir_worker_main(Datum arg)
 		if (worker.changes != NULL)
 			weir_changes_tend(&worker);
 	}
-	commit(true);
+	commit(EVERYTHING);
 	proc_exit(0);
 }

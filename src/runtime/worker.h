@@ -152,6 +152,7 @@ typedef struct WeirRun
 	TimestampTz next_index;		/* when to try again to make it */
 	uint64		hand;			/* where the next sweep goes on */
 	Size		group_bytes;	/* of a group in memory, when we last looked */
+	bool		fetching;		/* groups; stays set if that has failed */
 	bool		staging;		/* a commit is being put together */
 	WeirGroupList arrived;		/* WEIR_GROUP_ARRIVED: came meanwhile */
 	bool		truncated;		/* groups on disk are of no rows any more */
@@ -338,7 +339,7 @@ extern void weir_run_load_groups(WeirRun *run);
  */
 extern bool weir_run_make_room(WeirRun *run, int n);
 
-/* Evicts all that may leave. */
+/* Evicts everything, since v is replaced from disk.  Nothing may be dirty. */
 extern void weir_run_leave_memory(WeirRun *run);
 
 /* A WeirMissing whose arg is the run: loads those groups that are on disk. */
@@ -442,7 +443,6 @@ typedef struct WeirStaged
 	int64		seq;			/* next weir_seq */
 	TimestampTz at;
 	bool		notified;
-	bool		had_rows;		/* v, before it was replaced */
 	List	   *forgotten;		/* int64 *: panes of which nothing is on disk now */
 } WeirStaged;
 
@@ -471,8 +471,15 @@ extern void weir_publish_evicted(WeirRun *run, WeirStaged *staged, Relation v,
 								 Relation state_table);
 extern void weir_apply_evicted(WeirStaged *staged);
 
-/* weir_commit.c: rows of v and of its changelog; placements.  As the owner. */
+/*
+ * weir_commit.c: rows of v and of its changelog, and placements; or what it takes to
+ * do that in portions.  As the owner.
+ */
 extern void weir_write_outcomes(WeirRun *run, Relation v, WeirStaged *staged);
+extern WeirChangelog *weir_begin_changes(WeirRun *run, const WeirStaged *staged);
+extern void weir_end_changes(WeirStaged *staged, WeirChangelog *changelog);
+extern WeirReplacement *weir_begin_replacement(WeirRun *run, Relation v,
+											   WeirChangelog *changelog);
 
 /* ---- staged.c: the groups of a commit ---- */
 
