@@ -530,17 +530,17 @@ waits_for_ddl(WeirWorker *worker)
 	if (TransactionIdIsInProgress(feed->ddl_xid))
 		return true;
 	feed->ddl_xid = InvalidTransactionId;
-	worker->generation = 0;		/* All that is read is folded before the next commit: into what memory there is. */
+	worker->generation = 0;		/* read them, before anything else */
+	return true;
+}
+
+/* All that is read is folded before the next commit: into what memory there is. */
 static Size
 bytes_to_read(void)
 {
 	Size		room = weir_budget_limit() / 16;
 
 	return Min(READ_BYTES, Max(room, 64 * 1024));
-}
-
-/* read them, before anything else */
-	return true;
 }
 
 bool
