@@ -113,23 +113,42 @@ extern void weir_write_results(Relation v, WeirProjector *projector,
 							   WeirChangelog *changelog,
 							   WeirPlacement *placements);
 
+/* ---- replace.c: all rows of v ---- */
+
+typedef struct WeirReplacement WeirReplacement;
+
 /*
- * The same, after a backfill or when v's rows have moved: the outcomes are all
- * rows that v shall have, and nothing is known of the places of those it has.
- * What is equal stays where it is, the rest is deleted and inserted.
+ * After a backfill or when v's rows have moved: the outcomes are all rows that v
+ * shall have, and nothing is known of the places of those it has.  What is equal
+ * stays where it is, the rest is deleted and inserted.
  *
  * window_column: of v, 0 if there is none.  Rows of v whose window ends at or
  * before `settled` (DT_NOBEGIN: none) are left alone: their states are gone.
  * Rows whose window ends at or before `emitted` (DT_NOEND: all, DT_NOBEGIN: none)
- * are in the changelog.  True if v had rows.
+ * are in the changelog (or NULL).
+ *
+ * Then _keep() for all outcomes, _delete(), _insert() for all outcomes, _end(), as
+ * the view's owner.  Placements are filled in by _keep() and completed by
+ * _insert(); if they could not be kept in between, the latter is told that the
+ * outcomes come `again`.
  */
-extern bool weir_replace_results(Relation v, WeirProjector *projector,
-								 const WeirGroupTable *table,
-								 const WeirOutcome *outcomes, int n,
-								 AttrNumber window_column,
-								 Timestamp settled, Timestamp emitted,
-								 WeirChangelog *changelog,
-								 WeirPlacement *placements);
+extern WeirReplacement *weir_replace_begin(Relation v,
+										   WeirProjector *projector,
+										   const WeirGroupTable *table,
+										   AttrNumber window_column,
+										   Timestamp settled,
+										   Timestamp emitted,
+										   WeirChangelog *changelog);
+/* Is there nothing to keep, or to delete? */
+extern bool weir_replace_is_first(const WeirReplacement *replacement);
+extern void weir_replace_keep(WeirReplacement *replacement,
+							  const WeirOutcome *outcomes, int n,
+							  WeirPlacement *placements);
+extern void weir_replace_delete(WeirReplacement *replacement);
+extern void weir_replace_insert(WeirReplacement *replacement,
+								const WeirOutcome *outcomes, int n,
+								WeirPlacement *placements, bool again);
+extern void weir_replace_end(WeirReplacement *replacement);
 
 /* ---- changelog.c: rows of <view>_changes ---- */
 
@@ -394,6 +413,13 @@ typedef struct WeirStatus
 } WeirStatus;
 
 extern void weir_write_books(const char *view_id, WeirBooks *books, int n);
+
+/*
+ * Only what tells how far behind the source a view is: the source's end, if it is
+ * known, and `complete_to` (or 0) as the row's last_time.
+ */
+extern void weir_write_lag(const char *view_id, const WeirBooks *books,
+						   TimestampTz complete_to);
 extern void weir_write_status(const char *view_id, const WeirStatus *status);
 extern void weir_write_dead_letter(const char *view_id, Oid source,
 								   int32 partition, int64 offset,
@@ -404,12 +430,11 @@ extern void weir_write_dead_letter(const char *view_id, Oid source,
 /* A row that came too late: see the view weir.late_rows. */
 typedef struct WeirLateRow
 {
-	int			n_windows;
-	char	  **windows;		/* as text */
+	Datum		windows;		/* text[] */
 	TimestampTz watermark;
 	int64		late_by;		/* microseconds, behind the latest of them */
 	int			diff;			/* -1: a row that was taken back */
-	Datum		row;			/* jsonb, or 0 */
+	Datum		row;			/* jsonb */
 } WeirLateRow;
 
 extern void weir_write_late_row(const char *view_id, const WeirLateRow *row);

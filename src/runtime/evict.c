@@ -176,10 +176,13 @@ let_go(WeirRun *run, WeirGroup **groups, int64 n)
 	{
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
-		weir_evicted_add(run->evicted,
-						 weir_stored_pane(run->format,
-										  weir_group_key(run->table, groups[i])),
-						 1);
+		/* a holder that never got a row of v is nowhere else */
+		if (ItemPointerIsValid(&groups[i]->state_tid))
+			weir_evicted_add(run->evicted,
+							 weir_stored_pane(run->format,
+											  weir_group_key(run->table,
+															 groups[i])),
+							 1);
 		weir_group_table_remove(run->table, groups[i]);
 	}
 	weir_group_table_trim(run->table);
@@ -197,19 +200,29 @@ bytes_of(const WeirRun *run, const WeirGroup *group, Size values)
 	return sizeof(WeirGroup) + words_size + group->key_len + values;
 }
 
+/* How much a sweep takes. */
+typedef enum Extent
+{
+	SOME,						/* the coldest */
+	WHAT_MAY_LEAVE,
+	ALL							/* nothing is dirty, and all is read from disk */
+} Extent;
+
 /* How warm a group must be to stay, in each round of the hand. */
 static bool
-leaves(WeirRun *run, Verdicts *verdicts, WeirGroup *group, bool all)
+leaves(WeirRun *run, Verdicts *verdicts, WeirGroup *group, Extent extent)
 {
 	Residence	residence;
 
+	if (extent == ALL)
+		return true;
 	if ((group->flags & PINNED) != 0 ||
 		!ItemPointerIsValid(&group->state_tid))
 		return false;
 	residence = residence_of(run, verdicts, group);
 	if (residence == MUST_STAY)
 		return false;
-	if (all || residence == COLD || (group->flags & WEIR_GROUP_HEAT) == 0)
+	if (extent == WHAT_MAY_LEAVE || residence == COLD || (group->flags & WEIR_GROUP_HEAT) == 0)
 		return true;
 	group->flags -= WEIR_GROUP_HEAT_ONE;
 	return false;
@@ -226,10 +239,11 @@ note_group_bytes(WeirRun *run)
 							weir_value_store_bytes(run->store)) / n;
 }
 
-/* Evicts groups of so many bytes, or all that may leave. */
+/* Evicts groups of so many bytes, or more. */
 static void
-sweep(WeirRun *run, Size wanted, bool all)
+sweep(WeirRun *run, Size wanted, Extent extent)
 {
+	bool		all = extent != SOME;
 	int64		n_groups = weir_group_table_count(run->table);
 	Size		values = n_groups == 0 ? 0 :
 		weir_value_store_bytes(run->store) / n_groups;
@@ -252,7 +266,7 @@ sweep(WeirRun *run, Size wanted, bool all)
 			run->hand = 0;
 			group = weir_group_table_next(run->table, &run->hand);
 		}
-		if (group == NULL || !leaves(run, verdicts, group, all))
+		if (group == NULL || !leaves(run, verdicts, group, extent))
 			continue;
 		group->flags |= WEIR_GROUP_GONE;
 		leaving[n++] = group;
@@ -340,17 +354,20 @@ weir_run_make_room(WeirRun *run, int n)
 	bytes = weir_group_table_bytes(run->table) +
 		weir_value_store_bytes(run->store);
 	if (is_over_test_limit(run))
-		sweep(run, 0, true);
+		sweep(run, 0, WHAT_MAY_LEAVE);
 	else
 		sweep(run, Max(bytes / SWEEP_SHARE,
-					   2 * weir_group_table_growth(run->table, n)), false);
+					   2 * weir_group_table_growth(run->table, n)), SOME);
 	return !is_short(run, n);
 }
 
 void
 weir_run_leave_memory(WeirRun *run)
 {
-	sweep(run, 0, true);
+	Assert(run->n_dirty == 0 && run->n_torn == 0);
+	/* all windows are about to be published, and looked at anew after that */
+	run->n_unpublished = run->closing.n = run->arrived.n = 0;
+	sweep(run, 0, ALL);
 }
 
 /* A worker's share of the budget, if all that are there want as much. */
@@ -388,7 +405,7 @@ weir_give_back_memory(WeirWorker *worker)
 		if (run->n_dirty > 0)
 			return;				/* once it is committed */
 		if (has_index(run))
-			sweep(run, 0, true);
+			sweep(run, 0, WHAT_MAY_LEAVE);
 	}
 	last_seen = wanted;
 }
@@ -478,6 +495,7 @@ weir_run_bring_back(void *arg, int n, char **images, const uint32 *lens,
 		pfree(lookups);
 		return;
 	}
+	run->fetching = true;
 	WEIR_FAULT("evict-back");
 	sort_lookups(lookups, n_lookups);
 	state_table = table_open(run->def->state_table, AccessShareLock);
@@ -494,6 +512,7 @@ weir_run_bring_back(void *arg, int n, char **images, const uint32 *lens,
 	}
 	weir_state_reader_end(reader);
 	table_close(state_table, AccessShareLock);
+	run->fetching = false;
 	pfree(lookups);
 }
 

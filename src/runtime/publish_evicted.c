@@ -45,6 +45,7 @@ typedef struct Portion
 	Relation	v;
 	Relation	state_table;
 	WeirStateReader *reader;
+	WeirReplacement *replacement;
 	MemoryContext mcxt;			/* reset after each */
 	int64		most;
 	WeirGroup **groups;
@@ -56,7 +57,8 @@ typedef struct Portion
 typedef enum Purpose
 {
 	CLOSE_WINDOWS,
-	REPLACE,
+	KEEP,						/* v is replaced: what stays as it is */
+	INSERT,						/* and what is new */
 	WIPE,
 	FORGET
 } Purpose;
@@ -122,7 +124,7 @@ stage(Portion *portion, Purpose purpose, WeirStaged *part)
 	part->outcomes = palloc_extended(sizeof(WeirOutcome) * Max(portion->n, 1),
 									 MCXT_ALLOC_HUGE);
 	part->n_outcomes = part->n_due = 0;
-	part->replaces = purpose == REPLACE;
+	part->replaces = purpose == KEEP || purpose == INSERT;
 	for (int64 i = 0; i < portion->n; i++)
 	{
 		WeirOutcome *outcome = &part->outcomes[part->n_outcomes];
@@ -139,22 +141,37 @@ stage(Portion *portion, Purpose purpose, WeirStaged *part)
 					part->n_outcomes += weir_outcome_of_wiped(run, part, group,
 															  outcome);
 				break;
-			case REPLACE:
-				/* v was emptied before: it has no row of any group */
-				ItemPointerSetInvalid(&group->result_tid);
-				break;
+			case KEEP:
+			case INSERT:
 			case FORGET:
 				break;
 		}
 	}
-	if (purpose == REPLACE)
-	{
+	if (part->replaces)
 		weir_stage_again(run, part, portion->groups, portion->n);
-		for (int64 i = 0; portion->staged->had_rows && i < part->n_outcomes; i++)
-			if (part->outcomes[i].was_emitted)
-				part->outcomes[i].reason = WEIR_REASON_REBUILD;
+}
+
+/* Rows of v and of its changelog. */
+static void
+write_rows(Portion *portion, Purpose purpose, WeirStaged *part)
+{
+	if (part->n_outcomes == 0)
+		return;
+	if (!part->replaces)
+	{
+		weir_write_outcomes(portion->run, portion->v, part);
+		portion->staged->seq = part->seq;
+		portion->staged->notified |= part->notified;
+		return;
 	}
-	part->replaces = false;
+	part->placements = palloc_extended(sizeof(WeirPlacement) * part->n_outcomes,
+									   MCXT_ALLOC_HUGE);
+	if (purpose == KEEP)
+		weir_replace_keep(portion->replacement, part->outcomes,
+						  (int) part->n_outcomes, part->placements);
+	else
+		weir_replace_insert(portion->replacement, part->outcomes,
+							(int) part->n_outcomes, part->placements, true);
 }
 
 /* States of the portion, as they are from this commit on. */
@@ -207,7 +224,7 @@ write_states(Portion *portion, Purpose purpose, const WeirStaged *part)
  * composing has made, whose states are on disk now.
  */
 static void
-leave(Portion *portion, const WeirStaged *part)
+leave(Portion *portion, Purpose purpose, const WeirStaged *part)
 {
 	WeirRun    *run = portion->run;
 	int64		n_made = 0;
@@ -229,10 +246,12 @@ leave(Portion *portion, const WeirStaged *part)
 		weir_group_table_remove(run->table, portion->groups[i]);
 	for (int64 i = 0; i < n_made; i++)
 	{
-		weir_evicted_add(run->evicted,
-						 weir_stored_pane(run->format,
-										  weir_group_key(run->table, made[i])),
-						 1);
+		if (purpose != KEEP)
+			weir_evicted_add(run->evicted,
+							 weir_stored_pane(run->format,
+											  weir_group_key(run->table,
+															 made[i])),
+							 1);
 		weir_group_table_remove(run->table, made[i]);
 	}
 	portion->n = 0;
@@ -250,15 +269,11 @@ do_with(Portion *portion, Purpose purpose)
 	old = MemoryContextSwitchTo(portion->mcxt);
 	weir_owner_begin(&scope, portion->run->def->owner);
 	stage(portion, purpose, &part);
-	if (part.n_outcomes > 0)
-	{
-		weir_write_outcomes(portion->run, portion->v, &part);
-		portion->staged->seq = part.seq;
-		portion->staged->notified |= part.notified;
-	}
+	write_rows(portion, purpose, &part);
 	weir_owner_end(&scope);
-	write_states(portion, purpose, &part);
-	leave(portion, &part);
+	if (purpose != KEEP)
+		write_states(portion, purpose, &part);
+	leave(portion, purpose, &part);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(portion->mcxt);
 }
@@ -316,7 +331,7 @@ close_windows(Portion *portion)
 
 /* All groups whose keys have a hash in a range, over all panes. */
 static void
-replace_range(Portion *portion, const int64 *panes, int n,
+do_with_range(Portion *portion, Purpose purpose, const int64 *panes, int n,
 			  uint32 first, uint32 last)
 {
 	WeirOwnerScope scope;
@@ -331,12 +346,11 @@ replace_range(Portion *portion, const int64 *panes, int n,
 			add(portion, group);
 	}
 	weir_owner_end(&scope);
-	do_with(portion, REPLACE);
+	do_with(portion, purpose);
 }
 
-/* Everything, into a v that is empty but for what is frozen. */
 static void
-replace_all(Portion *portion)
+do_with_all(Portion *portion, Purpose purpose)
 {
 	WeirRun    *run = portion->run;
 	int64		n_groups = weir_evicted_count(run->evicted);
@@ -351,13 +365,37 @@ replace_all(Portion *portion)
 		ranges = Min(ranges, 65536);
 		step = (UINT64CONST(1) << 32) / ranges + 1;
 		for (uint64 from = 0; from <= PG_UINT32_MAX; from += step)
-			replace_range(portion, panes, n, (uint32) from,
+			do_with_range(portion, purpose, panes, n, (uint32) from,
 						  (uint32) Min(from + step - 1, PG_UINT32_MAX));
 	}
 	else
 		for (int i = 0; i < n; i++)
-			(void) do_with_pane(portion, REPLACE, panes[i], PG_INT64_MAX);
+			(void) do_with_pane(portion, purpose, panes[i], PG_INT64_MAX);
 	pfree(panes);
+}
+
+/* v gets the rows of all groups; there is none in memory. */
+static void
+replace_all(Portion *portion)
+{
+	WeirRun    *run = portion->run;
+	WeirChangelog *changelog;
+	WeirOwnerScope scope;
+
+	weir_owner_begin(&scope, run->def->owner);
+	changelog = weir_begin_changes(run, portion->staged);
+	portion->replacement = weir_begin_replacement(run, portion->v, changelog);
+	weir_owner_end(&scope);
+	if (!weir_replace_is_first(portion->replacement))
+		do_with_all(portion, KEEP);
+	weir_owner_begin(&scope, run->def->owner);
+	weir_replace_delete(portion->replacement);
+	weir_owner_end(&scope);
+	do_with_all(portion, INSERT);
+	weir_owner_begin(&scope, run->def->owner);
+	weir_replace_end(portion->replacement);
+	weir_end_changes(portion->staged, changelog);
+	weir_owner_end(&scope);
 }
 
 /* Is the one window of a pane frozen?  Its row stays as it is. */

@@ -203,71 +203,67 @@ open_view(WeirRun *run, Relation *state_table)
 	return v;
 }
 
+WeirChangelog *
+weir_begin_changes(WeirRun *run, const WeirStaged *staged)
+{
+	if (run->def->options.changelog == WEIR_CHANGELOG_OFF)
+		return NULL;
+	return weir_changelog_begin(run->def->changelog, run->shape, staged->seq,
+								staged->watermark, staged->at);
+}
+
+void
+weir_end_changes(WeirStaged *staged, WeirChangelog *changelog)
+{
+	int64		seq;
+
+	if (changelog == NULL)
+		return;
+	seq = weir_changelog_end(changelog);
+	staged->notified |= seq > staged->seq;
+	staged->seq = seq;
+}
+
+WeirReplacement *
+weir_begin_replacement(WeirRun *run, Relation v, WeirChangelog *changelog)
+{
+	/* what a backfill has not published yet was never frozen */
+	Timestamp	settled = run->backfilling ? DT_NOBEGIN : run->time.settled;
+	Timestamp	emitted = DT_NOBEGIN;
+
+	if (run->def->options.changelog == WEIR_CHANGELOG_ALL)
+		emitted = DT_NOEND;
+	else if (run->def->options.changelog == WEIR_CHANGELOG_FINAL)
+		emitted = run->time.emitted;
+	return weir_replace_begin(v, run->projector, run->table,
+							  run->plan->window_column, settled, emitted,
+							  changelog);
+}
+
 void
 weir_write_outcomes(WeirRun *run, Relation v, WeirStaged *staged)
 {
-	const WeirViewOptions *options = &run->def->options;
-	WeirChangelog *changelog = NULL;
+	WeirChangelog *changelog = weir_begin_changes(run, staged);
+	int			n = (int) staged->n_outcomes;
 
 	order_outcomes(staged);
 	staged->placements = MemoryContextAllocHuge(CurrentMemoryContext,
 												sizeof(WeirPlacement) *
-												Max(staged->n_outcomes, 1));
-	if (options->changelog != WEIR_CHANGELOG_OFF)
-		changelog = weir_changelog_begin(run->def->changelog, run->shape,
-										 staged->seq, staged->watermark,
-										 staged->at);
+												Max(n, 1));
 	if (staged->replaces)
 	{
-		/* what a backfill has not published yet was never frozen */
-		Timestamp	settled = run->backfilling ? DT_NOBEGIN : run->time.settled;
-		Timestamp	emitted = DT_NOBEGIN;
+		WeirReplacement *replacement = weir_begin_replacement(run, v, changelog);
 
-		if (options->changelog == WEIR_CHANGELOG_ALL)
-			emitted = DT_NOEND;
-		else if (options->changelog == WEIR_CHANGELOG_FINAL)
-			emitted = run->time.emitted;
-		staged->had_rows =
-			weir_replace_results(v, run->projector, run->table, staged->outcomes,
-							 (int) staged->n_outcomes, run->plan->window_column,
-							 settled, emitted, changelog, staged->placements);
+		weir_replace_keep(replacement, staged->outcomes, n, staged->placements);
+		weir_replace_delete(replacement);
+		weir_replace_insert(replacement, staged->outcomes, n,
+							staged->placements, false);
+		weir_replace_end(replacement);
 	}
 	else
-		weir_write_results(v, run->projector, run->table, staged->outcomes,
-						   (int) staged->n_outcomes, changelog,
-						   staged->placements);
-	if (changelog != NULL)
-	{
-		int64		seq = weir_changelog_end(changelog);
-
-		staged->notified = seq > staged->seq;
-		staged->seq = seq;
-	}
-}
-
-static void
-write_late_rows(WeirRun *run)
-{
-	ListCell   *cell;
-
-	foreach(cell, run->late_rows)
-		weir_write_late_row(run->def->id, lfirst(cell));
-}
-
-static void
-write_dead_letters(WeirRun *run)
-{
-	ListCell   *cell;
-
-	foreach(cell, run->dead_letters)
-	{
-		WeirDeadLetter *letter = lfirst(cell);
-
-		weir_write_dead_letter(run->def->id, run->def->source,
-							   letter->partition, letter->offset,
-							   letter->lsn, letter->sqlstate, letter->message,
-							   letter->payload, letter->payload_len);
-	}
+		weir_write_results(v, run->projector, run->table, staged->outcomes, n,
+						   changelog, staged->placements);
+	weir_end_changes(staged, changelog);
 }
 
 static void
@@ -354,7 +350,8 @@ write_run(WeirRun *run, WeirStaged *staged)
 	/* equality and order of types may be a user's */
 	weir_owner_begin(&scope, run->def->owner);
 	weir_stage_outcomes(run, staged);
-	if (staged->publishes)
+	/* what is replaced from disk is not in memory */
+	if (staged->publishes && !(replaces && weir_evicted_count(run->evicted) > 0))
 		weir_write_outcomes(run, v, staged);
 	weir_stage_states(run, staged);
 	weir_owner_end(&scope);
@@ -372,8 +369,7 @@ write_run(WeirRun *run, WeirStaged *staged)
 	table_close(state_table, NoLock);
 	WEIR_FAULT("commit-states");
 
-	write_dead_letters(run);
-	write_late_rows(run);
+	weir_write_kept_rows(run);
 	/* half of a table has no position: after a crash its scan begins again */
 	if (!partial)
 		weir_write_books(run->def->id, run->books, run->n_books);
@@ -392,9 +388,8 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	WeirRun    *run = staged->run;
 
 	weir_apply_staged(staged);
-	run->dead_letters = NIL;
-	run->late_rows = NIL;
-	MemoryContextReset(run->interval);
+	weir_expiry_count(run);
+	weir_forget_kept_rows(run);
 	run->moved = false;
 	run->rewrite = run->rewrite && !staged->replaces;
 	run->blocked = run->pressed = false;
