@@ -53,6 +53,7 @@ OBJS = \
 	src/emit/results.o \
 	src/emit/row_image.o \
 	src/emit/row_writer.o \
+	src/emit/state_reader.o \
 	src/emit/states.o \
 	src/emit/tidy.o \
 	src/emit/try_compose.o \
@@ -79,6 +80,7 @@ OBJS = \
 	src/runtime/change_sources.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
+	src/runtime/evict.o \
 	src/runtime/fold.o \
 	src/runtime/late.o \
 	src/runtime/mark.o \
@@ -86,6 +88,7 @@ OBJS = \
 	src/runtime/members.o \
 	src/runtime/pinned_settings.o \
 	src/runtime/publish.o \
+	src/runtime/publish_evicted.o \
 	src/runtime/run.o \
 	src/runtime/scout.o \
 	src/runtime/slot_life.o \
@@ -112,6 +115,7 @@ OBJS = \
 	src/source/wal_tell.o \
 	src/source/wal_test.o \
 	src/state/budget.o \
+	src/state/evicted.o \
 	src/state/group_key.o \
 	src/state/group_table.o \
 	src/state/state_bytes.o \

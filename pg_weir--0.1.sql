@@ -60,7 +60,8 @@ CREATE TABLE weir_data.status (
 	message		text,
 	detail		text,
 	hint		text,
-	groups		bigint NOT NULL DEFAULT 0,	-- in weir_data.state_<id>
+	groups		bigint NOT NULL DEFAULT 0,	-- in memory
+	evicted		bigint NOT NULL DEFAULT 0,	-- others in weir_data.state_<id>
 	state_bytes	bigint NOT NULL DEFAULT 0,
 	busy		float8,				-- share of the worker's time, lately
 	last_commit	timestamptz,
@@ -549,7 +550,8 @@ SELECT l.view::pg_catalog.regclass AS view,
 FROM weir_data.lags l
 WHERE pg_catalog.has_table_privilege(l.view, 'SELECT');
 
--- As of the last commit.  All groups are in memory and on disk.
+-- As of the last commit.  All groups are on disk, as many of them as there is
+-- room for also in memory.
 -- commit_ms is the sum over all commits.
 CREATE VIEW weir.stat_views WITH (security_barrier) AS
 SELECT d.view::pg_catalog.regclass AS view,
@@ -560,7 +562,7 @@ SELECT d.view::pg_catalog.regclass AS view,
 	s.late_dropped,
 	p.dead_letters,
 	s.groups AS groups_in_memory,
-	s.groups AS groups_on_disk,
+	s.groups OPERATOR(pg_catalog.+) s.evicted AS groups_on_disk,
 	s.state_bytes,
 	s.commits,
 	s.commit_us OPERATOR(pg_catalog./) 1000.0::pg_catalog.float8 AS commit_ms,

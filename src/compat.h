@@ -141,6 +141,15 @@ typedef bool WeirUpdateIndexes;
 	ExecutorRun(query_desc, ForwardScanDirection, 0, true)
 #endif
 
+/* 18 counts index searches for EXPLAIN, where somebody wants to know. */
+#if PG_VERSION_NUM >= 180000
+#define weir_index_beginscan(heap, index, snapshot, n_keys) \
+	index_beginscan(heap, index, snapshot, NULL, n_keys, 0)
+#else
+#define weir_index_beginscan(heap, index, snapshot, n_keys) \
+	index_beginscan(heap, index, snapshot, n_keys, 0)
+#endif
+
 /* 16 gave flatten_join_alias_vars() a PlannerInfo, NULL outside the planner. */
 static inline Node *
 weir_flatten_join_alias_vars(Query *query, Node *node)

@@ -13,7 +13,7 @@
 
 bool		weir_enabled = true;
 int			weir_max_workers = 4;
-int			weir_state_memory_mb = 256;
+int			weir_state_memory_kb = 256 * 1024;
 int			weir_max_retained_wal_mb = 10 * 1024;
 int			weir_backfill_rate = 1000000;
 int			weir_backfill_max_age_s = 3600;
@@ -42,9 +42,9 @@ weir_define_settings(void)
 
 	DefineCustomIntVariable("weir.state_memory",
 							"Shared memory for the states of all views.",
-							NULL,
-							&weir_state_memory_mb, 256, 1, INT_MAX / 2,
-							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+							"What does not fit is read from disk when it is needed.",
+							&weir_state_memory_kb, 256 * 1024, 64, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("weir.max_retained_wal",
 							"WAL that is kept for views over tables that are paused or stalled.",

@@ -55,7 +55,7 @@ extern bool weir_preloaded;
 /* settings.c */
 extern bool weir_enabled;
 extern int	weir_max_workers;
-extern int	weir_state_memory_mb;
+extern int	weir_state_memory_kb;
 extern int	weir_max_retained_wal_mb;
 extern int	weir_backfill_rate;		/* rows a second, 0: no limit */
 extern int	weir_backfill_max_age_s;
@@ -92,6 +92,9 @@ extern volatile uint64 weir_progress;
  */
 #ifdef WEIR_TEST
 extern void weir_fault_point(const char *name);
+
+/* The most groups that a view keeps in memory; 0: as many as fit. */
+extern int	weir_test_groups;
 extern void weir_define_test_settings(void);
 #define WEIR_FAULT(name) weir_fault_point(name)
 #else

@@ -95,21 +95,54 @@ weir_make_query_view(const char *id, const Query *query, Oid owner)
 }
 
 /*
- * Makes weir_data.state_<id>: hash of the key, place of the result row, state.
- * The fillfactor leaves room for a HOT update of every row of a page.
+ * Makes weir_data.state_<id>: pane, hash of the other keys, place of the result
+ * row, state.  The fillfactor leaves room for a HOT update of every row of a page.
  */
 Oid
 weir_make_state_table(const char *id)
 {
 	const char *name = psprintf("state_%s", id);
 
-	weir_run_sql(psprintf("CREATE TABLE %s (hash pg_catalog.int8 NOT NULL,"
+	weir_run_sql(psprintf("CREATE TABLE %s (pane pg_catalog.int8 NOT NULL,"
+						  " hash pg_catalog.int8 NOT NULL,"
 						  " result pg_catalog.tid, state pg_catalog.bytea,"
 						  " published pg_catalog.int8)"
 						  " USING heap WITH (fillfactor = 45)",
 						  quote_qualified_identifier(WEIR_DATA_SCHEMA, name)),
 				 0, NULL, NULL);
 	return weir_data_table(name);
+}
+
+static const char *
+quoted_state_table(Oid state_table)
+{
+	char	   *name = get_rel_name(state_table);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the view was dropped")));
+	return quote_qualified_identifier(WEIR_DATA_SCHEMA, name);
+}
+
+/* At most 63 bytes, since ids are short. */
+void
+weir_make_state_index(Oid state_table)
+{
+	const char *table = quoted_state_table(state_table);
+
+	weir_run_sql(psprintf("CREATE INDEX %s ON %s (pane, hash)",
+						  quote_identifier(psprintf("%s_by_key",
+													get_rel_name(state_table))),
+						  table),
+				 0, NULL, NULL);
+}
+
+void
+weir_truncate_states(Oid state_table)
+{
+	weir_run_sql(psprintf("TRUNCATE %s", quoted_state_table(state_table)),
+				 0, NULL, NULL);
 }
 
 void

@@ -182,6 +182,13 @@ extern WeirSourceKind weir_source_kind(Oid source);
 /* True when the extension is installed here. */
 extern bool weir_catalog_exists(void);
 
+/*
+ * view_parts.c, in a transaction that does not have the table open.  The index is on
+ * pane and hash (emit/state_table.h); there must be none.
+ */
+extern void weir_make_state_index(Oid state_table);
+extern void weir_truncate_states(Oid state_table);
+
 /* Oid of a table of weir_data by name, InvalidOid if missing. */
 extern Oid	weir_data_table(const char *name);
 

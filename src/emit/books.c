@@ -28,7 +28,7 @@ typedef struct Statement
 {
 	const char *sql;
 	int			n_args;
-	Oid			types[20];
+	Oid			types[21];
 	SPIPlanPtr	plan;
 } Statement;
 
@@ -65,13 +65,13 @@ static Statement update_status = {
 	" watermark = $10, emitted = $11, held_by = $12,"
 	" late_applied = $13, late_side = $14, late_dropped = $15,"
 	" next_seq = $16, changes_at = $17, timeline = $18, notify_skipped = $19,"
-	" settled = $20"
+	" settled = $20, evicted = $21"
 	" WHERE view_id OPERATOR(pg_catalog.=) $1",
-	.n_args = 20,
+	.n_args = 21,
 	.types = {TEXTOID, TEXTOID, OIDOID, INT8OID, INT8OID, FLOAT8OID,
 		TIMESTAMPTZOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 		INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT4OID,
-	INT8OID, TIMESTAMPTZOID}
+	INT8OID, TIMESTAMPTZOID, INT8OID}
 };
 
 static Statement insert_late_row = {
@@ -185,8 +185,8 @@ void
 weir_write_status(const char *view_id, const WeirStatus *status)
 {
 	const WeirViewTime *time = &status->time;
-	Datum		values[20];
-	char		nulls[20];
+	Datum		values[21];
+	char		nulls[21];
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(view_id);
@@ -211,6 +211,7 @@ weir_write_status(const char *view_id, const WeirStatus *status)
 	values[17] = Int32GetDatum(time->timeline);
 	values[18] = Int64GetDatum(time->notify_skipped);
 	set_time(&values[19], &nulls[19], time->settled);
+	values[20] = Int64GetDatum(status->evicted);
 	run(&update_status, values, nulls);
 }
 

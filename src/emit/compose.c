@@ -183,8 +183,7 @@ void
 weir_composed_key(WeirComposer *composer, WeirComposedKey *key,
 				  const char *image, uint32 len)
 {
-	char	   *pane = weir_key_pane_at(composer->format, (char *) image,
-										composer->window_key);
+	char	   *pane = weir_key_pane_at(composer->format, (char *) image);
 
 	if (pane == NULL)
 		elog(ERROR, "the NULL window has no panes");
@@ -407,17 +406,14 @@ is_of_key(const WeirComposer *composer, const Key *key,
 static uint32
 key_of_pane(const WeirComposer *composer, Sorted *sorted,
 			uint64 *slots, uint64 mask,
-			WeirGroup *group, char *copy, uint32 pane_at)
+			WeirGroup *group, uint32 pane_at)
 {
 	const char *image = weir_group_key(composer->table, group);
-	static const int64 no_pane = 0;
-	uint32		hash;
+	uint32		hash = weir_key_hash_others(composer->format, image,
+											group->hash);
 	uint64		at;
 	Key		   *key;
 
-	memcpy(copy, image, group->key_len);
-	memcpy(copy + pane_at, &no_pane, sizeof(no_pane));
-	hash = weir_key_hash(composer->format, copy, group->key_len);
 	for (at = hash & mask; slots[at] != 0; at = (at + 1) & mask)
 		if ((uint32) (slots[at] >> 32) == hash &&
 			is_of_key(composer, &sorted->keys[(uint32) slots[at] - 1],
@@ -462,7 +458,6 @@ sort_panes(WeirComposer *composer, WeirGroup **panes, int n, Sorted *sorted)
 	uint64		n_slots = pg_nextpower2_64((uint64) Max(n, 8) * 2);
 	uint64	   *slots;
 	Tag		   *tags;
-	char	   *copy = palloc(weir_key_room(composer->format));
 	int64		begin = 0;
 
 	slots = take_zeros(composer, n_slots, sizeof(uint64));
@@ -473,8 +468,7 @@ sort_panes(WeirComposer *composer, WeirGroup **panes, int n, Sorted *sorted)
 	for (int i = 0; i < n; i++)
 	{
 		const char *image = weir_group_key(composer->table, panes[i]);
-		const char *pane = weir_key_pane_at(composer->format, (char *) image,
-											composer->window_key);
+		const char *pane = weir_key_pane_at(composer->format, (char *) image);
 
 		if (i + WEIR_GROUPS_AHEAD < n)
 			weir_group_prefetch(panes[i + WEIR_GROUPS_AHEAD]);
@@ -486,7 +480,7 @@ sort_panes(WeirComposer *composer, WeirGroup **panes, int n, Sorted *sorted)
 		}
 		memcpy(&tags[i].number, pane, sizeof(int64));
 		tags[i].key = key_of_pane(composer, sorted, slots, n_slots - 1,
-								  panes[i], copy, pane - image);
+								  panes[i], pane - image);
 		sorted->keys[tags[i].key].n++;
 	}
 
@@ -510,7 +504,6 @@ sort_panes(WeirComposer *composer, WeirGroup **panes, int n, Sorted *sorted)
 						sorted->keys[i].n);
 	pfree(slots);
 	pfree(tags);
-	pfree(copy);
 }
 
 /* It is a group like any other, and its own window. */

@@ -113,23 +113,42 @@ extern void weir_write_results(Relation v, WeirProjector *projector,
 							   WeirChangelog *changelog,
 							   WeirPlacement *placements);
 
+/* ---- replace.c: all rows of v ---- */
+
+typedef struct WeirReplacement WeirReplacement;
+
 /*
- * The same, after a backfill or when v's rows have moved: the outcomes are all
- * rows that v shall have, and nothing is known of the places of those it has.
- * What is equal stays where it is, the rest is deleted and inserted.
+ * After a backfill or when v's rows have moved: the outcomes are all rows that v
+ * shall have, and nothing is known of the places of those it has.  What is equal
+ * stays where it is, the rest is deleted and inserted.
  *
  * window_column: of v, 0 if there is none.  Rows of v whose window ends at or
  * before `settled` (DT_NOBEGIN: none) are left alone: their states are gone.
  * Rows whose window ends at or before `emitted` (DT_NOEND: all, DT_NOBEGIN: none)
- * are in the changelog.
+ * are in the changelog (or NULL).
+ *
+ * Then _keep() for all outcomes, _delete(), _insert() for all outcomes, _end(), as
+ * the view's owner.  Placements are filled in by _keep() and completed by
+ * _insert(); if they could not be kept in between, the latter is told that the
+ * outcomes come `again`.
  */
-extern void weir_replace_results(Relation v, WeirProjector *projector,
-								 const WeirGroupTable *table,
-								 const WeirOutcome *outcomes, int n,
-								 AttrNumber window_column,
-								 Timestamp settled, Timestamp emitted,
-								 WeirChangelog *changelog,
-								 WeirPlacement *placements);
+extern WeirReplacement *weir_replace_begin(Relation v,
+										   WeirProjector *projector,
+										   const WeirGroupTable *table,
+										   AttrNumber window_column,
+										   Timestamp settled,
+										   Timestamp emitted,
+										   WeirChangelog *changelog);
+/* Is there nothing to keep, or to delete? */
+extern bool weir_replace_is_first(const WeirReplacement *replacement);
+extern void weir_replace_keep(WeirReplacement *replacement,
+							  const WeirOutcome *outcomes, int n,
+							  WeirPlacement *placements);
+extern void weir_replace_delete(WeirReplacement *replacement);
+extern void weir_replace_insert(WeirReplacement *replacement,
+								const WeirOutcome *outcomes, int n,
+								WeirPlacement *placements, bool again);
+extern void weir_replace_end(WeirReplacement *replacement);
 
 /* ---- changelog.c: rows of <view>_changes ---- */
 
@@ -276,8 +295,9 @@ extern void weir_flush_in_portions(void);
 
 /*
  * Writes the states of n groups, which are to hold the rows of v at results[i];
- * deletes those of the groups that are `gone`, and of groups that have neither
- * rows nor a row of v.  Fills places[i] with the TIDs of the stored rows.
+ * deletes those of the groups that are `gone`, and, unless the groups are partial
+ * (of half a backfill), of groups that have neither rows nor a row of v.  Fills
+ * places[i] with the TIDs of the stored rows.
  *
  * marks (or NULL): of sessions, the upper bound of the row at results[i].
  */
@@ -285,12 +305,54 @@ extern void weir_write_states(Relation state_table,
 							  const WeirGroupTable *table,
 							  WeirGroup **groups, const bool *gone,
 							  const ItemPointerData *results,
-							  const Timestamp *marks, int n,
+							  const Timestamp *marks, int n, bool partial,
 							  ItemPointerData *places);
 
-/* Loads all groups of a state table; marks go to the words at `mark`, if any. */
+/* ---- state_reader.c: and back into memory ---- */
+
+/* May the group of a pane stay on disk? */
+typedef bool (*WeirMayStay) (void *arg, int64 pane);
+
+/*
+ * Loads the groups of a state table, the latest first, and marks of sessions to the
+ * words at `mark`, if any.  Those for which may_stay says so stay on disk, and are
+ * counted in `evicted`; they are checked all the same.  Raises what
+ * weir_group_load() raises, and XX001 for a key that is stored twice.
+ */
 extern void weir_load_states(Relation state_table, WeirGroupTable *table,
-							 Size mark);
+							 Size mark, WeirMayStay may_stay, void *arg,
+							 WeirEvicted *evicted);
+
+/* The index on pane and hash; InvalidOid if there is none. */
+extern Oid	weir_state_index(Relation state_table);
+
+typedef struct WeirStateReader WeirStateReader;
+
+/* With an active snapshot, which shows the last commit.  The table has the index. */
+extern WeirStateReader *weir_state_reader_begin(Relation state_table,
+												WeirGroupTable *table,
+												Size mark);
+
+/*
+ * Goes to the stored groups of a pane whose keys have a hash from `first` to
+ * `last`.
+ */
+extern void weir_state_reader_seek(WeirStateReader *reader, int64 pane,
+								   uint32 first, uint32 last);
+
+/*
+ * Loads the next of those that is not in the table, and returns it; NULL when there
+ * is none.
+ */
+extern WeirGroup *weir_state_reader_next(WeirStateReader *reader);
+
+/*
+ * Deletes up to `most` of those, in memory or not; returns how many.  For panes
+ * that are of no use any more.
+ */
+extern int64 weir_state_reader_delete(WeirStateReader *reader, int64 most);
+
+extern void weir_state_reader_end(WeirStateReader *reader);
 
 /* ---- books.c: positions, status, dead letters ---- */
 
@@ -342,7 +404,8 @@ typedef struct WeirStatus
 	bool		backfilling;
 	WeirViewTime time;
 	Oid			filenode;
-	int64		groups;
+	int64		groups;			/* in memory */
+	int64		evicted;		/* on disk only */
 	int64		state_bytes;
 	double		busy;			/* share of a core since the last commit */
 	int64		commit_us;

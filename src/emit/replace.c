@@ -17,6 +17,10 @@
  * old one.  Rows are computed twice rather than kept, since they may be many.
  * There is no 2 and 3 when v is empty, as it is at a view's first publication.
  *
+ * Where groups do not fit in memory, outcomes come in portions, all of them for 2
+ * and all of them again for 4, and where a row was kept is not remembered: it is
+ * looked for again.
+ *
  * In the changelog, all that is taken back comes before all that is new.
  *
  * Memory: 24 bytes per row of v.
@@ -41,7 +45,8 @@ typedef struct StoredRow
 	int64		kept_run;		/* of the first with that hash: so many, from
 								 * it on, are kept */
 	ItemPointerData tid;
-	bool		kept;
+	bool		kept;			/* found in step 2 */
+	bool		found;			/* and, by a portion, in step 4 */
 	bool		emitted;		/* it is in the changelog */
 } StoredRow;
 
@@ -61,19 +66,16 @@ typedef struct StoredRow
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-typedef struct Replacement
+struct WeirReplacement
 {
 	Relation	v;
 	WeirProjector *projector;
 	const WeirGroupTable *table;
-	const WeirOutcome *outcomes;
-	int			n;
 	AttrNumber	window_column;
 	TypeCacheEntry *window_type;
 	Timestamp	settled;
 	Timestamp	emitted;
 	WeirChangelog *changelog;
-	WeirPlacement *placements;
 
 	WeirRowWriter *writer;
 	TupleTableSlot *old;
@@ -81,11 +83,11 @@ typedef struct Replacement
 	StoredRow  *stored;
 	int64		n_stored;
 	int64		max_stored;
-} Replacement;
+};
 
 /* The end of a stored row's window; DT_NOEND if it has none. */
 static Timestamp
-window_end(Replacement *r, TupleTableSlot *row)
+window_end(WeirReplacement *r, TupleTableSlot *row)
 {
 	RangeBound	lower;
 	RangeBound	upper;
@@ -114,7 +116,7 @@ is_within(Timestamp end, Timestamp until)
 
 /* Step 1. */
 static void
-read_stored(Replacement *r)
+read_stored(WeirReplacement *r)
 {
 	TableScanDesc scan = table_beginscan(r->v, GetActiveSnapshot(), 0, NULL);
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
@@ -144,7 +146,7 @@ read_stored(Replacement *r)
 		row->hash = weir_row_image_hash(r->old);
 		row->kept_run = 0;
 		row->tid = r->old->tts_tid;
-		row->kept = false;
+		row->kept = row->found = false;
 		row->emitted = is_within(end, r->emitted);
 	}
 	MemoryContextSwitchTo(caller);
@@ -156,7 +158,7 @@ read_stored(Replacement *r)
 
 /* The first stored row with that hash, or where it would be. */
 static int64
-search(const Replacement *r, uint64 hash)
+search(const WeirReplacement *r, uint64 hash)
 {
 	int64		low = 0;
 	int64		high = r->n_stored;
@@ -173,9 +175,23 @@ search(const Replacement *r, uint64 hash)
 	return low;
 }
 
+/* Is it the very row, to the last byte? */
+static bool
+is_same(WeirReplacement *r, const StoredRow *stored, TupleTableSlot *row)
+{
+	bool		same;
+
+	if (!weir_fetch_row(r->writer, &stored->tid, r->old))
+		elog(ERROR, "a row of \"%s\" has vanished",
+			 RelationGetRelationName(r->v));
+	same = weir_row_image_equal(r->old, row);
+	ExecClearTuple(r->old);
+	return same;
+}
+
 /* A stored row with the image of `row` that is not kept yet, or NULL. */
 static StoredRow *
-find_stored(Replacement *r, TupleTableSlot *row)
+find_stored(WeirReplacement *r, TupleTableSlot *row)
 {
 	uint64		hash = weir_row_image_hash(row);
 	int64		first = search(r, hash);
@@ -187,16 +203,8 @@ find_stored(Replacement *r, TupleTableSlot *row)
 	for (; at < r->n_stored && r->stored[at].hash == hash; at++)
 	{
 		StoredRow  *stored = &r->stored[at];
-		bool		same;
 
-		if (stored->kept)
-			continue;
-		if (!weir_fetch_row(r->writer, &stored->tid, r->old))
-			elog(ERROR, "a row of \"%s\" has vanished",
-				 RelationGetRelationName(r->v));
-		same = weir_row_image_equal(r->old, row);
-		ExecClearTuple(r->old);
-		if (!same)
+		if (stored->kept || !is_same(r, stored, row))
 			continue;
 		stored->kept = true;
 		if (at == first + r->stored[first].kept_run)
@@ -206,59 +214,92 @@ find_stored(Replacement *r, TupleTableSlot *row)
 	return NULL;
 }
 
-/* The row of an outcome, or NULL. */
-static TupleTableSlot *
-project(Replacement *r, int i)
+/* One that was kept, for an outcome that comes again; any of those that are equal. */
+static StoredRow *
+find_kept(WeirReplacement *r, TupleTableSlot *row)
+{
+	uint64		hash = weir_row_image_hash(row);
+
+	for (int64 at = search(r, hash);
+		 at < r->n_stored && r->stored[at].hash == hash; at++)
+	{
+		StoredRow  *stored = &r->stored[at];
+
+		if (!stored->kept || stored->found || !is_same(r, stored, row))
+			continue;
+		stored->found = true;
+		return stored;
+	}
+	return NULL;
+}
+
+/* Every so many rows. */
+static void
+breathe(int i)
 {
 	if ((i & 1023) == 0)
 		CHECK_FOR_INTERRUPTS();
 	if ((i & 127) == 127)
 		weir_flush_in_portions();
 	weir_progress++;
-	if (r->outcomes[i].words == NULL)
-		return NULL;
-	return weir_project(r->projector, r->table, &r->outcomes[i]);
 }
 
-/* Step 2. */
-static void
-keep_equal(Replacement *r)
+/* The row of an outcome, or NULL. */
+static TupleTableSlot *
+project(WeirReplacement *r, const WeirOutcome *outcome)
 {
-	for (int i = 0; i < r->n; i++)
-	{
-		TupleTableSlot *row = project(r, i);
-		StoredRow  *stored = row != NULL ? find_stored(r, row) : NULL;
+	if (outcome->words == NULL)
+		return NULL;
+	return weir_project(r->projector, r->table, outcome);
+}
 
+void
+weir_replace_keep(WeirReplacement *r, const WeirOutcome *outcomes, int n,
+				  WeirPlacement *placements)
+{
+	for (int i = 0; i < n; i++)
+	{
+		TupleTableSlot *row;
+		StoredRow  *stored;
+
+		breathe(i);
+		ItemPointerSetInvalid(&placements[i].tid);
+		if (r->n_stored == 0)
+			continue;
+		row = project(r, &outcomes[i]);
+		stored = row != NULL ? find_stored(r, row) : NULL;
 		if (stored != NULL)
 		{
-			r->placements[i].tid = stored->tid;
+			placements[i].tid = stored->tid;
 			if (r->changelog != NULL && stored->emitted &&
-				!r->outcomes[i].emits)
+				!outcomes[i].emits)
 				weir_changelog_add(r->changelog, -1, WEIR_REASON_REBUILD, row);
 		}
 		weir_projector_reset(r->projector);
 	}
 }
 
-/* Step 3, by the page. */
-static void
-delete_others(Replacement *r)
+void
+weir_replace_delete(WeirReplacement *r)
 {
+	StoredRow  *others;
 	int64		n = 0;
+
+	if (r->n_stored == 0)
+		return;
+	others = MemoryContextAllocHuge(CurrentMemoryContext,
+									sizeof(StoredRow) * r->n_stored);
 
 	for (int64 i = 0; i < r->n_stored; i++)
 		if (!r->stored[i].kept)
-			r->stored[n++] = r->stored[i];
-	sort_by_place(r->stored, n);
+			others[n++] = r->stored[i];
+	/* by the page */
+	sort_by_place(others, n);
 	for (int64 i = 0; i < n; i++)
 	{
-		StoredRow  *stored = &r->stored[i];
+		StoredRow  *stored = &others[i];
 
-		if ((i & 1023) == 0)
-			CHECK_FOR_INTERRUPTS();
-		if ((i & 127) == 127)
-			weir_flush_in_portions();
-		weir_progress++;
+		breathe((int) (i & 1023));
 		if (r->changelog != NULL && stored->emitted)
 		{
 			if (!weir_fetch_row(r->writer, &stored->tid, r->old))
@@ -271,11 +312,12 @@ delete_others(Replacement *r)
 			elog(ERROR, "a row of \"%s\" has vanished",
 				 RelationGetRelationName(r->v));
 	}
+	pfree(others);
 }
 
 /* Is the row of an outcome, if v has it already, in the changelog? */
 static bool
-was_emitted(const Replacement *r, const WeirOutcome *outcome)
+was_emitted(const WeirReplacement *r, const WeirOutcome *outcome)
 {
 	if (r->window_column > 0 && outcome->has_window)
 		return is_within(outcome->upper, r->emitted);
@@ -287,7 +329,7 @@ was_emitted(const Replacement *r, const WeirOutcome *outcome)
  * and what was never there is not there again.
  */
 static WeirReason
-reason_of(const Replacement *r, const WeirOutcome *outcome)
+reason_of(const WeirReplacement *r, const WeirOutcome *outcome)
 {
 	if (r->empty || r->emitted == DT_NOBEGIN ||
 		(outcome->reason == WEIR_REASON_FINAL && !was_emitted(r, outcome)))
@@ -295,77 +337,88 @@ reason_of(const Replacement *r, const WeirOutcome *outcome)
 	return WEIR_REASON_REBUILD;
 }
 
-/* Step 4. */
-static void
-insert_others(Replacement *r)
+void
+weir_replace_insert(WeirReplacement *r, const WeirOutcome *outcomes, int n,
+					WeirPlacement *placements, bool again)
 {
-	for (int i = 0; i < r->n; i++)
+	for (int i = 0; i < n; i++)
 	{
-		const WeirOutcome *outcome = &r->outcomes[i];
-		bool		kept = ItemPointerIsValid(&r->placements[i].tid);
+		const WeirOutcome *outcome = &outcomes[i];
+		TupleTableSlot *row = NULL;
+		bool		kept;
 		bool		says = r->changelog != NULL && outcome->emits;
-		TupleTableSlot *row;
 
+		breathe(i);
+		if (again)
+		{
+			StoredRow  *stored = NULL;
+
+			ItemPointerSetInvalid(&placements[i].tid);
+			row = project(r, outcome);
+			if (row != NULL && r->n_stored > 0)
+				stored = find_kept(r, row);
+			if (stored != NULL)
+				placements[i].tid = stored->tid;
+		}
+		kept = ItemPointerIsValid(&placements[i].tid);
 		if (kept && was_emitted(r, outcome))
 			says = false;
-		if (kept && !says)
-			continue;
-		row = project(r, i);
-		if (row != NULL)
+		if (!kept || says)
 		{
-			if (!kept)
-				weir_insert_row(r->writer, row, &r->placements[i].tid);
-			if (says)
+			if (row == NULL)
+				row = project(r, outcome);
+			if (row != NULL && !kept)
+				weir_insert_row(r->writer, row, &placements[i].tid);
+			if (row != NULL && says)
 				weir_changelog_add(r->changelog, +1,
 								   reason_of(r, outcome), row);
 		}
 		weir_projector_reset(r->projector);
 	}
+	/* the places of new rows are known when they are written */
+	weir_row_writer_flush(r->writer);
 }
 
-void
-weir_replace_results(Relation v, WeirProjector *projector,
-					 const WeirGroupTable *table,
-					 const WeirOutcome *outcomes, int n,
-					 AttrNumber window_column,
-					 Timestamp settled, Timestamp emitted,
-					 WeirChangelog *changelog, WeirPlacement *placements)
+WeirReplacement *
+weir_replace_begin(Relation v, WeirProjector *projector,
+				   const WeirGroupTable *table, AttrNumber window_column,
+				   Timestamp settled, Timestamp emitted,
+				   WeirChangelog *changelog)
 {
-	Replacement r = {
-		.v = v,
-		.projector = projector,
-		.table = table,
-		.outcomes = outcomes,
-		.n = n,
-		.window_column = window_column,
-		.settled = settled,
-		.emitted = emitted,
-		.changelog = changelog,
-		.placements = placements,
-		.empty = true,
-		.max_stored = 1024
-	};
+	WeirReplacement *r = palloc0(sizeof(*r));
 
+	r->v = v;
+	r->projector = projector;
+	r->table = table;
+	r->window_column = window_column;
+	r->settled = settled;
+	r->emitted = emitted;
+	r->changelog = changelog;
+	r->empty = true;
+	r->max_stored = 1024;
 	if (window_column > 0)
-		r.window_type =
+		r->window_type =
 			lookup_type_cache(TupleDescAttr(RelationGetDescr(v),
 											window_column - 1)->atttypid,
 							  TYPECACHE_RANGE_INFO);
-	r.writer = weir_row_writer_begin(v);
-	r.old = table_slot_create(v, NULL);
-	r.stored = palloc(sizeof(StoredRow) * r.max_stored);
-	for (int i = 0; i < n; i++)
-		ItemPointerSetInvalid(&placements[i].tid);
+	r->writer = weir_row_writer_begin(v);
+	r->old = table_slot_create(v, NULL);
+	r->stored = palloc(sizeof(StoredRow) * r->max_stored);
+	read_stored(r);
+	return r;
+}
 
-	read_stored(&r);
-	if (r.n_stored > 0)
-	{
-		keep_equal(&r);
-		delete_others(&r);
-	}
-	insert_others(&r);
+bool
+weir_replace_is_first(const WeirReplacement *r)
+{
+	return r->n_stored == 0;
+}
 
-	weir_row_writer_end(r.writer);
-	ExecDropSingleTupleTableSlot(r.old);
-	pfree(r.stored);
+void
+weir_replace_end(WeirReplacement *r)
+{
+	weir_row_writer_end(r->writer);
+	ExecDropSingleTupleTableSlot(r->old);
+	pfree(r->stored);
+	pfree(r);
 }

@@ -229,6 +229,12 @@ weir_fetch_row(WeirRowWriter *writer, const ItemPointerData *place,
 }
 
 void
+weir_row_writer_flush(WeirRowWriter *writer)
+{
+	flush(writer);
+}
+
+void
 weir_row_writer_end(WeirRowWriter *writer)
 {
 	flush(writer);

@@ -48,7 +48,10 @@ extern bool weir_delete_row(WeirRowWriter *writer, ItemPointer place);
 extern bool weir_fetch_row(WeirRowWriter *writer, const ItemPointerData *place,
 						   TupleTableSlot *slot);
 
-/* Writes what is left. */
+/* Writes what is left: all places are known then. */
+extern void weir_row_writer_flush(WeirRowWriter *writer);
+
+/* The same, at the end. */
 extern void weir_row_writer_end(WeirRowWriter *writer);
 
 #endif							/* WEIR_ROW_WRITER_H */

@@ -3,31 +3,28 @@
  * states.c
  *	  Rows of weir_data.state_<id>: one a group, written where it changed.
  *
- * The table belongs to the extension, has no index and no user type in it.  A
- * row holds the hash of the key, the TID of the row of v that the group holds, the
- * bytes of the group (state/state_bytes.c), and of a session the upper bound that
- * it had when that row was written.
+ * The table belongs to the extension and has no user type in it.  A row holds the
+ * number of the pane, the hash of the other keys, the TID of the row of v that the
+ * group holds, the bytes of the group (state/state_bytes.c), and of a session the
+ * upper bound that it had when that row was written.
+ *
+ * It has no index, until the view's groups do not fit in memory any more: then one
+ * on pane and hash, by which state_reader.c finds what is asked for.  Neither of
+ * these ever changes in a row, so updates stay HOT.
  *
  *-------------------------------------------------------------------------
  */
 #include "emit/emit.h"
+#include "emit/state_table.h"
 
 #include "access/heapam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/snapmgr.h"
 
 #define CHUNK 512
-
-enum
-{
-	COLUMN_HASH,
-	COLUMN_RESULT,
-	COLUMN_STATE,
-	COLUMN_PUBLISHED,
-	N_COLUMNS
-};
 
 /*
  * Fills slot with the row of a group; the state is built in bytes.  published is
@@ -41,39 +38,97 @@ fill(TupleTableSlot *slot, const WeirGroupTable *table,
 	ItemPointer tid = unconstify(ItemPointerData *, result);
 	bool		placed = ItemPointerIsValid(tid);
 
+	const char *image = weir_group_key(table, group);
+	const WeirKeyFormat *format = weir_group_table_format(table);
+
 	resetStringInfo(bytes);
 	appendStringInfoSpaces(bytes, VARHDRSZ);
 	weir_group_save(table, group, bytes);
 	SET_VARSIZE(bytes->data, bytes->len);
 
 	ExecClearTuple(slot);
-	slot->tts_values[COLUMN_HASH] = Int64GetDatum((int64) group->hash);
-	slot->tts_isnull[COLUMN_HASH] = false;
-	slot->tts_values[COLUMN_RESULT] = PointerGetDatum(tid);
-	slot->tts_isnull[COLUMN_RESULT] = !placed;
-	slot->tts_values[COLUMN_STATE] = PointerGetDatum(bytes->data);
-	slot->tts_isnull[COLUMN_STATE] = false;
-	slot->tts_isnull[COLUMN_PUBLISHED] = published == NULL || !placed;
-	slot->tts_values[COLUMN_PUBLISHED] =
+	slot->tts_values[WEIR_STATE_PANE] =
+		Int64GetDatum(weir_stored_pane(format, image));
+	slot->tts_isnull[WEIR_STATE_PANE] = false;
+	slot->tts_values[WEIR_STATE_HASH] =
+		Int64GetDatum((int64) weir_key_hash_others(format, image, group->hash));
+	slot->tts_isnull[WEIR_STATE_HASH] = false;
+	slot->tts_values[WEIR_STATE_RESULT] = PointerGetDatum(tid);
+	slot->tts_isnull[WEIR_STATE_RESULT] = !placed;
+	slot->tts_values[WEIR_STATE_BYTES] = PointerGetDatum(bytes->data);
+	slot->tts_isnull[WEIR_STATE_BYTES] = false;
+	slot->tts_isnull[WEIR_STATE_PUBLISHED] = published == NULL || !placed;
+	slot->tts_values[WEIR_STATE_PUBLISHED] =
 		published != NULL ? Int64GetDatum(*published) : (Datum) 0;
 	ExecStoreVirtualTuple(slot);
 }
 
+/* The state table, while its rows are written. */
+typedef struct StateWriter
+{
+	Relation	rel;
+	EState	   *estate;			/* NULL without an index */
+	ResultRelInfo *target;
+	MemoryContext chunk;		/* what a multi-insert forgets to free */
+} StateWriter;
+
+static void
+begin_writing(StateWriter *writer, Relation rel)
+{
+	writer->rel = rel;
+	writer->estate = NULL;
+	writer->chunk = AllocSetContextCreate(CurrentMemoryContext,
+										  "pg_weir state rows",
+										  ALLOCSET_DEFAULT_SIZES);
+	if (!rel->rd_rel->relhasindex)
+		return;
+	writer->estate = CreateExecutorState();
+	writer->target = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer->target, rel, 0, NULL, 0);
+	ExecOpenIndices(writer->target, false);
+}
+
+static void
+end_writing(StateWriter *writer)
+{
+	if (writer->estate != NULL)
+	{
+		ExecCloseIndices(writer->target);
+		FreeExecutorState(writer->estate);
+	}
+	MemoryContextDelete(writer->chunk);
+}
+
+static void
+index_state(StateWriter *writer, TupleTableSlot *slot, bool update,
+			WeirUpdateIndexes which)
+{
+	if (writer->estate == NULL)
+		return;
+	slot->tts_tableOid = RelationGetRelid(writer->rel);
+	GetPerTupleExprContext(writer->estate)->ecxt_scantuple = slot;
+	list_free(weir_insert_index_tuples(writer->target, slot, writer->estate,
+									   update, which));
+	ResetPerTupleExprContext(writer->estate);
+}
+
 /* A multi-insert leaves its copies of virtual tuples behind: in `chunk`. */
 static void
-flush(Relation rel, TupleTableSlot **slots, ItemPointer *at, int n,
-	  MemoryContext chunk)
+flush(StateWriter *writer, TupleTableSlot **slots, ItemPointer *at, int n)
 {
 	MemoryContext old;
 
 	if (n == 0)
 		return;
-	old = MemoryContextSwitchTo(chunk);
-	table_multi_insert(rel, slots, n, GetCurrentCommandId(true), 0, NULL);
+	old = MemoryContextSwitchTo(writer->chunk);
+	table_multi_insert(writer->rel, slots, n, GetCurrentCommandId(true), 0, NULL);
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(chunk);
+	MemoryContextReset(writer->chunk);
 	for (int i = 0; i < n; i++)
+	{
 		*at[i] = slots[i]->tts_tid;
+		index_state(writer, slots[i], false, WEIR_UPDATE_ALL_INDEXES);
+	}
 }
 
 /* Is the row of group i the first of its page?  Then tidies that. */
@@ -103,7 +158,7 @@ state_is_missing(void)
 }
 
 static void
-update_state(Relation state_table, const WeirGroup *group,
+update_state(StateWriter *writer, const WeirGroup *group,
 			 TupleTableSlot *slot, ItemPointer at)
 {
 	ItemPointerData old = group->state_tid;
@@ -111,12 +166,14 @@ update_state(Relation state_table, const WeirGroup *group,
 	LockTupleMode mode;
 	WeirUpdateIndexes which;
 
-	if (table_tuple_update(state_table, &old, slot,
+	if (table_tuple_update(writer->rel, &old, slot,
 						   GetCurrentCommandId(true),
 						   GetActiveSnapshot(), InvalidSnapshot, true,
 						   &failure, &mode, &which) != TM_Ok)
 		state_is_missing();
 	*at = slot->tts_tid;
+	if (weir_must_update_indexes(which))
+		index_state(writer, slot, true, which);
 }
 
 static void
@@ -131,12 +188,22 @@ delete_state(Relation state_table, const WeirGroup *group)
 		state_is_missing();
 }
 
+/* Is there nothing of a group that is to be stored? */
+static bool
+is_nothing(const WeirGroupTable *table, const WeirGroup *group,
+		   const ItemPointerData *result)
+{
+	return !ItemPointerIsValid(unconstify(ItemPointerData *, result)) &&
+		!weir_group_exists(table, group);
+}
+
 void
 weir_write_states(Relation state_table, const WeirGroupTable *table,
 				  WeirGroup **groups, const bool *gone,
 				  const ItemPointerData *results, const Timestamp *marks,
-				  int n, ItemPointerData *places)
+				  int n, bool partial, ItemPointerData *places)
 {
+	StateWriter writer;
 	TupleTableSlot *slots[CHUNK];
 	StringInfoData bytes[CHUNK];
 	ItemPointer at[CHUNK];
@@ -144,10 +211,8 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 	int			pending = 0;
 	TupleTableSlot *update_slot;
 	StringInfoData update_bytes;
-	MemoryContext chunk = AllocSetContextCreate(CurrentMemoryContext,
-												"pg_weir state rows",
-												ALLOCSET_DEFAULT_SIZES);
 
+	begin_writing(&writer, state_table);
 	initStringInfo(&update_bytes);
 	update_slot = MakeSingleTupleTableSlot(RelationGetDescr(state_table),
 										   &TTSOpsVirtual);
@@ -165,9 +230,7 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
 		if (placed)
 			tidy_before(state_table, groups, i, n);
-		if (gone[i] ||
-			(!ItemPointerIsValid(unconstify(ItemPointerData *, &results[i])) &&
-			 !weir_group_exists(table, group)))
+		if (gone[i] || (!partial && is_nothing(table, group, &results[i])))
 		{
 			if (placed)
 				delete_state(state_table, group);
@@ -178,7 +241,7 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 		{
 			fill(update_slot, table, group, &results[i],
 				 marks ? &marks[i] : NULL, &update_bytes);
-			update_state(state_table, group, update_slot, &places[i]);
+			update_state(&writer, group, update_slot, &places[i]);
 			continue;
 		}
 
@@ -194,11 +257,11 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 		at[pending++] = &places[i];
 		if (pending == CHUNK)
 		{
-			flush(state_table, slots, at, pending, chunk);
+			flush(&writer, slots, at, pending);
 			pending = 0;
 		}
 	}
-	flush(state_table, slots, at, pending, chunk);
+	flush(&writer, slots, at, pending);
 
 	for (int i = 0; i < n_slots; i++)
 	{
@@ -207,44 +270,5 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 	}
 	ExecDropSingleTupleTableSlot(update_slot);
 	pfree(update_bytes.data);
-	MemoryContextDelete(chunk);
-}
-
-void
-weir_load_states(Relation state_table, WeirGroupTable *table, Size mark)
-{
-	TupleTableSlot *slot = table_slot_create(state_table, NULL);
-	TableScanDesc scan = table_beginscan(state_table, GetActiveSnapshot(),
-										 0, NULL);
-
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		struct varlena *bytes;
-		WeirGroup  *group;
-
-		CHECK_FOR_INTERRUPTS();
-		weir_progress++;
-		slot_getallattrs(slot);
-		bytes = PG_DETOAST_DATUM(slot->tts_values[COLUMN_STATE]);
-		group = weir_group_load(table, VARDATA(bytes),
-								VARSIZE(bytes) - VARHDRSZ);
-		if (ItemPointerIsValid(&group->state_tid))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("two stored states have the same key"),
-					 errhint("Run weir.rebuild on the view.")));
-		group->state_tid = slot->tts_tid;
-		if (!slot->tts_isnull[COLUMN_RESULT])
-			group->result_tid =
-				*(ItemPointer) DatumGetPointer(slot->tts_values[COLUMN_RESULT]);
-		/* the word is the complement of DT_NOBEGIN: worker.h */
-		if (mark != WEIR_NO_PRESENCE)
-			*(int64 *) (WEIR_GROUP_WORDS(group) + mark) =
-				slot->tts_isnull[COLUMN_PUBLISHED] ? 0 :
-				DatumGetInt64(slot->tts_values[COLUMN_PUBLISHED]) ^ DT_NOBEGIN;
-		if ((Pointer) bytes != DatumGetPointer(slot->tts_values[COLUMN_STATE]))
-			pfree(bytes);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	end_writing(&writer);
 }

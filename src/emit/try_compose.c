@@ -161,6 +161,7 @@ prepare_key(Trial *trial, Oid type, Oid collation)
 		fmgr_info(get_opcode(entry->eq_opr), &part->equal);
 	}
 	trial->format.n = N_KEYS;
+	trial->format.window = WINDOW_KEY;
 	trial->format.exact = part->exact;
 	trial->format.parts = trial->parts;
 }
@@ -289,8 +290,7 @@ check_outcome(Trial *trial, const WeirOutcome *outcome)
 {
 	WeirGroup  *holder = outcome->holder;
 	char	   *at = weir_key_pane_at(&trial->format,
-									  (char *) weir_group_key(trial->table, holder),
-									  WINDOW_KEY);
+									  (char *) weir_group_key(trial->table, holder));
 	int64		pane;
 	int64		number;
 	int64		first;
@@ -417,8 +417,7 @@ check_sessions(Trial *trial)
 		const Held *held;
 
 		if (weir_key_pane_at(&trial->format,
-							 (char *) weir_group_key(trial->table, group),
-							 WINDOW_KEY) == NULL)
+							 (char *) weir_group_key(trial->table, group)) == NULL)
 			continue;
 		if (!weir_session_of(trial->composer, group, &lower, &upper, &first))
 		{
@@ -650,7 +649,7 @@ weir_test_starved_compose(PG_FUNCTION_ARGS)
 	bytes = weir_value_store_bytes(trial->store);
 	for (Size left = 0; outcomes == NULL; left += 1000)
 	{
-		Size		taken = (Size) weir_state_memory_mb * 1024 * 1024 -
+		Size		taken = (Size) weir_state_memory_kb * 1024 -
 		pg_atomic_read_u64(&weir_shared->state_bytes) - left;
 		MemoryContext old = CurrentMemoryContext;
 

@@ -52,6 +52,9 @@
 /* Enough for the process to go on while the worker commits. */
 #define QUEUE_BYTES (1024 * 1024)
 
+/* More groups than a message has. */
+#define GROUPS_OF_MESSAGE 1000
+
 /* How long the worker waits for the process to take S over. */
 #define HANDOVER_MS 5000
 
@@ -457,15 +460,20 @@ drain(WeirBackfill *backfill, WeirRun *run, int64 max_us)
 {
 	TimestampTz until = GetCurrentTimestamp() + max_us;
 	WeirOwnerScope scope;
+	shm_mq_result result;
+	Size		len;
+	void	   *data;
 	bool		begun = false;
 
+	/* if there is no room, the process waits until a commit has made some */
 	do
 	{
-		Size		len;
-		void	   *data;
-		shm_mq_result result = shm_mq_receive(backfill->private->queue, &len,
-											  &data, true);
-
+		if (!weir_run_make_room(run, GROUPS_OF_MESSAGE))
+		{
+			run->pressed = true;
+			break;
+		}
+		result = shm_mq_receive(backfill->private->queue, &len, &data, true);
 		if (result == SHM_MQ_WOULD_BLOCK)
 			break;
 		if (result == SHM_MQ_DETACHED)

@@ -355,7 +355,7 @@ open_view(WeirViewDef *def)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	locked = lock_source(def->source);
-	run = weir_run_open(def, source_desc);
+	run = weir_run_open(def, source_desc, false);
 	/* the one row of a query without GROUP BY is the worker's */
 	clear_groups();
 	/* windows close in the worker */

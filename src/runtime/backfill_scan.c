@@ -145,7 +145,7 @@ fold_batch(Receiver *receiver)
 	WeirBatch  *batch = &receiver->batch;
 	MemoryContext old = MemoryContextSwitchTo(batch->mcxt);
 	Size		room = Min(GROUPS_BYTES,
-						   (Size) weir_state_memory_mb * 1024 * 1024 / 4);
+						   (Size) weir_state_memory_kb * 1024 / 4);
 	int			rows = batch->n;
 
 	WEIR_FAULT("backfill-scan");

@@ -519,6 +519,15 @@ waits_for_ddl(WeirWorker *worker)
 	return true;
 }
 
+/* All that is read is folded before the next commit: into what memory there is. */
+static Size
+bytes_to_read(void)
+{
+	Size		room = weir_budget_limit() / 16;
+
+	return Min(READ_BYTES, Max(room, 64 * 1024));
+}
+
 bool
 weir_changes_read(WeirWorker *worker)
 {
@@ -539,7 +548,7 @@ weir_changes_read(WeirWorker *worker)
 		flush_for_others();
 		feed->seen = GetFlushRecPtr(NULL);
 		WEIR_FAULT("changes-read");
-		(void) weir_wal_read(feed->reader, READ_BYTES, READ_US);
+		(void) weir_wal_read(feed->reader, bytes_to_read(), READ_US);
 		MemoryContextSwitchTo(caller);
 		feed->idle = weir_wal_position(feed->reader) == before;
 		more = !feed->idle && weir_wal_position(feed->reader) < feed->seen;

@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 static char *fault_setting = NULL;
+int			weir_test_groups = 0;
 
 /* How often each point was reached by this process. */
 #define MAX_POINTS 64
@@ -48,6 +49,10 @@ weir_define_test_settings(void)
 							   "Fault points to trigger (test builds only).",
 							   NULL, &fault_setting, "",
 							   PGC_SIGHUP, 0, NULL, forget_hits, NULL);
+	DefineCustomIntVariable("weir.test_groups",
+							"Groups of a view that are kept in memory, 0 for all that fit (test builds only).",
+							NULL, &weir_test_groups, 0, 0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 
 static int

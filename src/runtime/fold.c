@@ -583,6 +583,9 @@ evaluate_guarded(WeirRun *run, const WeirBatch *batch, volatile int *at)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		weir_watchdog_rethrow(error);
+		/* a group could not be read from disk: that is no fault of the row */
+		if (run->fetching)
+			ReThrowError(error);
 		run->judging = false;
 		books = weir_run_books(run, batch->origins != NULL ? 0 :
 							   batch->messages[*at].partition);

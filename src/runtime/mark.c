@@ -23,6 +23,8 @@ mark_dirty(WeirRun *run, WeirGroup *group)
 	if ((group->flags & WEIR_GROUP_DIRTY) != 0)
 		return;
 	group->flags |= WEIR_GROUP_DIRTY;
+	if ((group->flags & WEIR_GROUP_HEAT) != WEIR_GROUP_HEAT)
+		group->flags += WEIR_GROUP_HEAT_ONE;
 	if (run->n_dirty == run->max_dirty)
 	{
 		run->max_dirty *= 2;
@@ -88,8 +90,7 @@ weir_run_touch(WeirRun *run, WeirGroup *group)
 
 	if (run->plan->window_key >= 0)
 		pane = weir_key_pane_at(run->format,
-								unconstify(char *, weir_group_key(run->table, group)),
-								run->plan->window_key);
+								unconstify(char *, weir_group_key(run->table, group)));
 	/* no time is known: it is looked at when the watermark moves */
 	weir_run_mark(run, group, pane != NULL, pane ? *(int64 *) pane : 0,
 				  DT_NOBEGIN);
@@ -106,8 +107,7 @@ is_of_frozen_session(WeirRun *run, WeirGroup *group)
 
 	if (run->mark == WEIR_NO_PRESENCE || !run->has_watermark ||
 		weir_key_pane_at(run->format,
-						 unconstify(char *, weir_group_key(run->table, group)),
-						 run->plan->window_key) == NULL)
+						 unconstify(char *, weir_group_key(run->table, group))) == NULL)
 		return false;
 
 	/*
@@ -129,6 +129,15 @@ weir_run_truncate(WeirRun *run)
 
 	/* equality of types may be a user's */
 	weir_owner_begin(&scope, run->def->owner);
+
+	/*
+	 * What is on disk follows at the commit, or when it is asked for; of sessions
+	 * it must be known now which are frozen.
+	 */
+	if (run->window.kind == WEIR_SESSION)
+		weir_run_bring_all_back(run);
+	else if (weir_evicted_count(run->evicted) > 0)
+		run->truncated = true;
 	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
 	{
 		if (weir_group_rows(run->table, group) == 0)

@@ -431,7 +431,7 @@ open_member(WeirWorker *worker, WeirMember *member)
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(caller);
-		member->run = weir_run_open(member->def, member->desc);
+		member->run = weir_run_open(member->def, member->desc, true);
 		member->opened = GetCurrentTimestamp();
 		member->run->limit = member->limit;
 		PopActiveSnapshot();

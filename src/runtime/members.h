@@ -143,4 +143,10 @@ extern void weir_members_fail_commit(WeirWorker *worker, WeirRun *run,
 /* Puts aside runs that have asked to stop and have nothing uncommitted. */
 extern void weir_members_stop(WeirWorker *worker);
 
+/*
+ * evict.c: another worker has found no memory: gives back what is more than our
+ * share.  Not in a transaction.
+ */
+extern void weir_give_back_memory(WeirWorker *worker);
+
 #endif							/* WEIR_MEMBERS_H */

@@ -174,11 +174,44 @@ stage_groups(WeirRun *run, WeirStaged *staged, WeirGroup **groups, int64 n)
 		if (i + WEIR_GROUPS_AHEAD < staged->n_due)
 			weir_group_prefetch(staged->due[i + WEIR_GROUPS_AHEAD]);
 		if ((group->flags & WEIR_GROUP_DIRTY) == 0 &&
-			outcome_of_group(run, staged, group, outcome) &&
-			outcome->upper > run->time.watermark &&
-			outcome->upper <= staged->watermark)
+			weir_outcome_of_closing(run, staged, group, outcome))
 			staged->n_outcomes++;
 	}
+}
+
+bool
+weir_outcome_of_closing(WeirRun *run, const WeirStaged *staged,
+						WeirGroup *group, WeirOutcome *outcome)
+{
+	return outcome_of_group(run, staged, group, outcome) &&
+		outcome->upper > run->time.watermark &&
+		outcome->upper <= staged->watermark;
+}
+
+bool
+weir_outcome_of_wiped(WeirRun *run, const WeirStaged *staged,
+					  WeirGroup *group, WeirOutcome *outcome)
+{
+	int64		pane;
+	int64		number;
+
+	memset(outcome, 0, sizeof(*outcome));
+	outcome->holder = group;
+	outcome->had = WEIR_GROUP_HAD_DELETE;
+	if (!ItemPointerIsValid(&group->result_tid))
+		return false;
+	if (run->plan->window_key >= 0 && weir_pane_of_group(run, group, &pane))
+	{
+		outcome->has_window = true;
+		if (!weir_window_held_by(&run->window, pane, &number) ||
+			!weir_window_bounds(&run->window, number, &outcome->lower,
+								&outcome->upper))
+			elog(ERROR, "a group holds the row of no window");
+		if (run->has_watermark && outcome->upper <= run->time.settled)
+			return false;
+	}
+	fill_in(run, staged, outcome);
+	return true;
 }
 
 /* Which windows a call of weir_compose() is to compose. */
@@ -379,6 +412,18 @@ all_groups(WeirRun *run, int64 *n)
 }
 
 void
+weir_stage_again(WeirRun *run, WeirStaged *staged, WeirGroup **groups, int64 n)
+{
+	Wanted		wanted = {.run = run, .staged = staged,
+		.closing = true, .closed = true, .open = true};
+
+	if (run->composer != NULL)
+		compose(run, staged, groups, n, &wanted);
+	else
+		stage_groups(run, staged, groups, n);
+}
+
+void
 weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 {
 	bool		moved = false;
@@ -407,13 +452,8 @@ weir_stage_outcomes(WeirRun *run, WeirStaged *staged)
 	{
 		int64		n;
 		WeirGroup **groups = all_groups(run, &n);
-		Wanted		wanted = {.run = run, .staged = staged,
-			.closing = true, .closed = true, .open = true};
 
-		if (run->composer != NULL)
-			compose(run, staged, groups, n, &wanted);
-		else
-			stage_groups(run, staged, groups, n);
+		weir_stage_again(run, staged, groups, n);
 		staged->publishes_open = true;
 	}
 	else if (run->composer == NULL)

@@ -373,7 +373,6 @@ load_books(WeirRun *run)
 	/* VACUUM FULL, CLUSTER and a restore move rows: write them anew */
 	run->rewrite = !run->backfilling && OidIsValid(filenode) &&
 		filenode != run->filenode;
-	begin_time(run);
 }
 
 /* What weir.late_rows shows of a row: the columns that the view reads. */
@@ -395,14 +394,13 @@ prepare_late_rows(WeirRun *run)
 	run->late_desc = BlessTupleDesc(run->late_desc);
 }
 
-/* Makes the groups; the keys' hash functions run. */
+/* All that a fold and a commit need, but the groups. */
 static void
-load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
+prepare_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 {
 	WeirWindow *window = NULL;
 	Relation	v;
 	Relation	definition;
-	Relation	state_table;
 
 	if (run->plan->window_key >= 0)
 		window = &run->window;
@@ -411,6 +409,7 @@ load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 	run->table = weir_group_table_create(run->mcxt, run->format, run->states,
 										 run->n_states, words_size,
 										 run->presence);
+	run->evicted = weir_evicted_create(run->mcxt);
 	if (weir_window_is_composed(run->plan->window_kind))
 		run->composer = weir_composer_create(window, run->plan->window_key,
 											 run->format, run->table,
@@ -438,11 +437,6 @@ load_groups(WeirRun *run, WeirFinish *finishes, int *state_of, Size words_size)
 	weir_check_shape(v, run->shape);
 	run->filenode = weir_filenode(v);
 	table_close(v, AccessShareLock);
-
-	state_table = table_open(run->def->state_table, AccessShareLock);
-	run->state_filenode = weir_filenode(state_table);
-	weir_load_states(state_table, run->table, run->mark);
-	table_close(state_table, AccessShareLock);
 }
 
 static void
@@ -453,7 +447,8 @@ add_grand_total(WeirRun *run)
 	uint32		len;
 	WeirGroup  *group;
 
-	if (!run->plan->grand_total || weir_group_table_count(run->table) > 0)
+	if (!run->plan->grand_total || weir_group_table_count(run->table) > 0 ||
+		weir_evicted_count(run->evicted) > 0)
 		return;
 	len = weir_key_write(run->format, NULL, NULL, image, &hash);
 	weir_group_table_upsert(run->table, 1, &image, &len, &hash, &group);
@@ -463,7 +458,7 @@ add_grand_total(WeirRun *run)
 }
 
 WeirRun *
-weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
+weir_run_open(WeirViewDef *def, TupleDesc stream_desc, bool loads)
 {
 	MemoryContext mcxt = AllocSetContextCreate(TopMemoryContext,
 											   "pg_weir view",
@@ -516,10 +511,13 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc)
 		run->dirty = palloc(sizeof(WeirGroup *) * run->max_dirty);
 		run->max_unpublished = run->plan->window_key >= 0 ? 1024 : 0;
 		run->unpublished = palloc(sizeof(WeirGroup *) * run->max_unpublished);
-		load_groups(run, finishes, state_of, words_size);
+		prepare_groups(run, finishes, state_of, words_size);
 		weir_owner_end(&scope);
 
 		load_books(run);
+		if (loads)
+			weir_run_load_groups(run);
+		begin_time(run);
 		add_grand_total(run);
 	}
 	PG_CATCH();
@@ -587,9 +585,9 @@ weir_run_complete(const WeirRun *run)
 bool
 weir_run_has_news(WeirRun *run)
 {
-	/* states of half a backfill mean nothing */
+	/* states of half a backfill mean nothing: they are written to make room */
 	if (run->backfilling && run->def->source_kind != WEIR_SOURCE_KAFKA)
-		return weir_run_complete(run);
+		return weir_run_complete(run) || (run->pressed && run->n_dirty > 0);
 	return run->moved || run->n_dirty > 0 || run->rewrite ||
 		(run->backfilling && weir_run_complete(run)) ||
 		weir_run_publishes_open(run) || weir_run_time_moves(run);

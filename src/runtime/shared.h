@@ -123,6 +123,8 @@ typedef struct WeirShared
 
 	pg_atomic_uint64 generation;	/* of definitions, over all databases */
 	pg_atomic_uint64 state_bytes;	/* taken from weir.state_memory */
+	pg_atomic_uint64 memory_wanted; /* when somebody last found none; a
+									 * TimestampTz */
 	pg_atomic_uint64 clock_shift;	/* microseconds; tests only */
 	pg_atomic_uint64 starved;	/* groups that found no slot, last time */
 	ConditionVariable answered; /* some wait has moved on */
@@ -144,6 +146,9 @@ extern void weir_shmem_install(void);
 
 /* Something that concerns others has changed, now and not at a commit. */
 extern void weir_tell_all(void);
+
+/* weir.state_memory is spent: workers that have more than their share give back. */
+extern void weir_want_memory(void);
 
 /* Every worker looks at once at what the configuration says. */
 extern void weir_nudge_all(void);

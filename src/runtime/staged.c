@@ -113,6 +113,8 @@ weir_unstage(WeirRun *run, WeirStaged *staged)
 												   WEIR_GROUP_GONE);
 	for (int i = 0; i < run->closing.n; i++)
 		run->closing.groups[i]->flags &= ~WEIR_GROUP_STAGED;
+	run->staging = false;
+	weir_run_settle_arrived(run);
 	if (run->composer != NULL)
 		weir_composer_reset(run->composer);
 }
@@ -247,6 +249,9 @@ weir_apply_staged(WeirStaged *staged)
 	}
 	weir_judge_anew(run);		/* while the groups are there */
 	move_deadlines(staged);
+	run->staging = false;
+	weir_run_settle_arrived(run);
+	weir_apply_evicted(staged);
 
 	/*
 	 * What compose.c has made and what waits for nothing yet.  A window may be

@@ -87,8 +87,7 @@ bool
 weir_pane_of_group(const WeirRun *run, const WeirGroup *group, int64 *pane)
 {
 	char	   *at = weir_key_pane_at(run->format,
-									  unconstify(char *, weir_group_key(run->table, group)),
-									  run->plan->window_key);
+									  unconstify(char *, weir_group_key(run->table, group)));
 
 	if (at == NULL)
 		return false;

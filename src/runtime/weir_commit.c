@@ -203,46 +203,67 @@ open_view(WeirRun *run, Relation *state_table)
 	return v;
 }
 
-/* Rows of v and of its changelog, with the owner's rights. */
-static void
-write_results(WeirRun *run, Relation v, WeirStaged *staged)
+WeirChangelog *
+weir_begin_changes(WeirRun *run, const WeirStaged *staged)
 {
-	const WeirViewOptions *options = &run->def->options;
-	WeirChangelog *changelog = NULL;
+	if (run->def->options.changelog == WEIR_CHANGELOG_OFF)
+		return NULL;
+	return weir_changelog_begin(run->def->changelog, run->shape, staged->seq,
+								staged->watermark, staged->at);
+}
+
+void
+weir_end_changes(WeirStaged *staged, WeirChangelog *changelog)
+{
+	int64		seq;
+
+	if (changelog == NULL)
+		return;
+	seq = weir_changelog_end(changelog);
+	staged->notified |= seq > staged->seq;
+	staged->seq = seq;
+}
+
+WeirReplacement *
+weir_begin_replacement(WeirRun *run, Relation v, WeirChangelog *changelog)
+{
+	/* what a backfill has not published yet was never frozen */
+	Timestamp	settled = run->backfilling ? DT_NOBEGIN : run->time.settled;
+	Timestamp	emitted = DT_NOBEGIN;
+
+	if (run->def->options.changelog == WEIR_CHANGELOG_ALL)
+		emitted = DT_NOEND;
+	else if (run->def->options.changelog == WEIR_CHANGELOG_FINAL)
+		emitted = run->time.emitted;
+	return weir_replace_begin(v, run->projector, run->table,
+							  run->plan->window_column, settled, emitted,
+							  changelog);
+}
+
+void
+weir_write_outcomes(WeirRun *run, Relation v, WeirStaged *staged)
+{
+	WeirChangelog *changelog = weir_begin_changes(run, staged);
+	int			n = (int) staged->n_outcomes;
 
 	order_outcomes(staged);
 	staged->placements = MemoryContextAllocHuge(CurrentMemoryContext,
 												sizeof(WeirPlacement) *
-												Max(staged->n_outcomes, 1));
-	if (options->changelog != WEIR_CHANGELOG_OFF)
-		changelog = weir_changelog_begin(run->def->changelog, run->shape,
-										 staged->seq, staged->watermark,
-										 staged->at);
+												Max(n, 1));
 	if (staged->replaces)
 	{
-		/* what a backfill has not published yet was never frozen */
-		Timestamp	settled = run->backfilling ? DT_NOBEGIN : run->time.settled;
-		Timestamp	emitted = DT_NOBEGIN;
+		WeirReplacement *replacement = weir_begin_replacement(run, v, changelog);
 
-		if (options->changelog == WEIR_CHANGELOG_ALL)
-			emitted = DT_NOEND;
-		else if (options->changelog == WEIR_CHANGELOG_FINAL)
-			emitted = run->time.emitted;
-		weir_replace_results(v, run->projector, run->table, staged->outcomes,
-							 (int) staged->n_outcomes, run->plan->window_column,
-							 settled, emitted, changelog, staged->placements);
+		weir_replace_keep(replacement, staged->outcomes, n, staged->placements);
+		weir_replace_delete(replacement);
+		weir_replace_insert(replacement, staged->outcomes, n,
+							staged->placements, false);
+		weir_replace_end(replacement);
 	}
 	else
-		weir_write_results(v, run->projector, run->table, staged->outcomes,
-						   (int) staged->n_outcomes, changelog,
-						   staged->placements);
-	if (changelog != NULL)
-	{
-		int64		seq = weir_changelog_end(changelog);
-
-		staged->notified = seq > staged->seq;
-		staged->seq = seq;
-	}
+		weir_write_results(v, run->projector, run->table, staged->outcomes, n,
+						   changelog, staged->placements);
+	weir_end_changes(staged, changelog);
 }
 
 static void
@@ -278,6 +299,7 @@ write_status(WeirRun *run, WeirStaged *staged, bool backfilling)
 	status.backfilling = backfilling;
 	status.filenode = staged->filenode;
 	status.groups = weir_group_table_count(run->table);
+	status.evicted = weir_evicted_count(run->evicted);
 	for (int64 i = 0; !backfilling && i < staged->n_groups; i++)
 		if (staged->gone[i] ||
 			!weir_group_exists(run->table, staged->groups[i]))
@@ -299,6 +321,31 @@ write_status(WeirRun *run, WeirStaged *staged, bool backfilling)
 	weir_write_status(run->def->id, &status);
 }
 
+/*
+ * v is to be replaced, after a backfill or when its rows have moved.  If groups are
+ * on disk, all of it is done from there: what is in memory goes there, too, by a
+ * commit that publishes nothing (false), and what is clean leaves.
+ */
+static bool
+prepare_replacement(WeirRun *run)
+{
+	run->again = false;
+	if (weir_evicted_count(run->evicted) == 0 && !run->truncated)
+		return true;
+	if (run->n_dirty == 0 && !run->truncated)
+	{
+		weir_run_leave_memory(run);
+		return true;
+	}
+	/* the rows that are there now are of the last commit: begin again from it */
+	if (!run->backfilling)
+		ereport(ERROR,
+				(errcode(WEIR_ERRCODE_CHANGED),
+				 errmsg("the rows of the view have moved")));
+	run->again = true;
+	return false;
+}
+
 /* Steps 1 to 4 for one run. */
 static void
 write_run(WeirRun *run, WeirStaged *staged)
@@ -306,11 +353,18 @@ write_run(WeirRun *run, WeirStaged *staged)
 	Relation	state_table = NULL;
 	Relation	v = open_view(run, &state_table);
 	bool		backfilling = run->backfilling && !weir_run_complete(run);
+	bool		replaces = !backfilling && (run->backfilling || run->rewrite);
+	bool		partial;
 	WeirOwnerScope scope;
 
 	staged->filenode = weir_filenode(v);
+	if (replaces)
+		replaces = prepare_replacement(run);
+	backfilling = run->backfilling && !replaces;
+	partial = backfilling && run->def->source_kind != WEIR_SOURCE_KAFKA;
 	staged->publishes = !backfilling;
-	staged->replaces = !backfilling && (run->backfilling || run->rewrite);
+	staged->replaces = replaces;
+	run->staging = true;
 	/* VACUUM FULL and the like: only what is committed says which rows these are */
 	if (!run->backfilling && !run->rewrite && staged->filenode != run->filenode)
 		ereport(ERROR,
@@ -321,8 +375,9 @@ write_run(WeirRun *run, WeirStaged *staged)
 	/* equality and order of types may be a user's */
 	weir_owner_begin(&scope, run->def->owner);
 	weir_stage_outcomes(run, staged);
-	if (staged->publishes)
-		write_results(run, v, staged);
+	/* what is replaced from disk is not in memory */
+	if (staged->publishes && !(replaces && weir_evicted_count(run->evicted) > 0))
+		weir_write_outcomes(run, v, staged);
 	weir_stage_states(run, staged);
 	weir_owner_end(&scope);
 	order_others(staged);
@@ -332,13 +387,18 @@ write_run(WeirRun *run, WeirStaged *staged)
 	replorigin_session_origin = DoNotReplicateId;
 	weir_write_states(state_table, run->table, staged->groups, staged->gone,
 					  staged->results, staged->marks, (int) staged->n_groups,
-					  staged->places);
+					  partial, staged->places);
+	replorigin_session_origin = InvalidRepOriginId;
+	weir_publish_evicted(run, staged, v, state_table);
+	replorigin_session_origin = DoNotReplicateId;
 	table_close(state_table, NoLock);
 	WEIR_FAULT("commit-states");
 
 	write_dead_letters(run);
 	write_late_rows(run);
-	weir_write_books(run->def->id, run->books, run->n_books);
+	/* half of a table has no position: after a crash its scan begins again */
+	if (!partial)
+		weir_write_books(run->def->id, run->books, run->n_books);
 	WEIR_FAULT("commit-positions");
 
 	write_status(run, staged, backfilling);
@@ -358,11 +418,15 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	run->late_rows = NIL;
 	MemoryContextReset(run->interval);
 	run->moved = false;
-	run->rewrite = false;
-	run->blocked = false;
+	run->rewrite = run->rewrite && !staged->replaces;
+	run->blocked = run->pressed = false;
+
+	/* windows that are open belong into memory, as far as they are composed */
+	run->reopen = staged->replaces && run->composer != NULL &&
+		weir_evicted_count(run->evicted) > 0;
 	if (staged->publishes)
 		run->backfilling = false;
-	if (run->backfill != NULL)
+	if (run->backfill != NULL && staged->publishes)
 	{
 		weir_backfill_end(run->backfill);
 		run->backfill = NULL;

@@ -75,6 +75,7 @@ startup_shared_memory(void)
 		weir_shared->n_slots = weir_max_workers;
 		pg_atomic_init_u64(&weir_shared->generation, 1);
 		pg_atomic_init_u64(&weir_shared->state_bytes, 0);
+		pg_atomic_init_u64(&weir_shared->memory_wanted, 0);
 		pg_atomic_init_u64(&weir_shared->clock_shift, 0);
 		pg_atomic_init_u64(&weir_shared->starved, 0);
 		for (int i = 0; i < weir_max_workers; i++)
@@ -158,6 +159,20 @@ at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 	wake_now = false;
 	pg_atomic_fetch_add_u64(&weir_shared->generation, 1);
 	nudge(MyDatabaseId);
+}
+
+/* Once a second is enough: they take a moment. */
+void
+weir_want_memory(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		last = pg_atomic_read_u64(&weir_shared->memory_wanted);
+
+	if (now - (TimestampTz) last < USECS_PER_SEC ||
+		!pg_atomic_compare_exchange_u64(&weir_shared->memory_wanted, &last,
+										(uint64) now))
+		return;
+	nudge(InvalidOid);
 }
 
 void

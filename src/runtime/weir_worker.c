@@ -191,8 +191,8 @@ kept_rows(const WeirRun *run)
 }
 
 /*
- * A lock keeps a view from committing.  The others go on, and so does this one
- * within its memory; but dead letters and late rows are without bound.
+ * A lock keeps a view from committing.  The others go on, and so does this one as
+ * long as it has memory; dead letters and late rows are without bound.
  */
 static bool
 is_blocked(WeirFeed *feed)
@@ -203,7 +203,7 @@ is_blocked(WeirFeed *feed)
 	{
 		WeirRun    *run = lfirst(cell);
 
-		if (run->blocked && kept_rows(run) >= MOST_KEPT_ROWS)
+		if (run->blocked && (run->pressed || kept_rows(run) >= MOST_KEPT_ROWS))
 			return true;
 	}
 	return false;
@@ -302,6 +302,7 @@ is_due(WeirRun *run, TimestampTz now)
 	if (!weir_run_has_news(run))
 		return false;
 	return run->stop != NULL || run->publish_now ||
+		(run->pressed && !run->blocked) ||
 		(kept_rows(run) >= MOST_KEPT_ROWS && !run->blocked) ||
 		now >= run->last_commit + run->def->options.commit_interval;
 }
@@ -334,6 +335,9 @@ acknowledge(List *runs)
 static void
 commit_together(List *due)
 {
+	List	   *again = NIL;
+	ListCell   *cell;
+
 	weir_members_apply_settings(&worker,
 								((WeirRun *) linitial(due))->def->settings);
 	while (due != NIL)
@@ -349,19 +353,50 @@ commit_together(List *due)
 			if (worker.changes != NULL)
 				weir_changes_confirm(&worker, confirm);
 			WEIR_FAULT("acknowledged");
-			break;
+			/* what went to disk first is published before anything is folded */
+			foreach(cell, due)
+				if (((WeirRun *) lfirst(cell))->again)
+					again = lappend(again, lfirst(cell));
+			due = again;
+			again = NIL;
+			continue;
 		}
 		due = list_delete_ptr(due, failed);
 		weir_members_fail_commit(&worker, failed, error);
 	}
 }
 
+/* Which runs commit. */
+typedef enum Which
+{
+	WHAT_IS_DUE,
+	WHAT_HAS_MOVED,				/* rows of v, while nobody looked (VACUUM FULL): if
+								 * groups are on disk, before anything is folded */
+	EVERYTHING
+} Which;
+
+static bool
+is_among(Which which, WeirRun *run, TimestampTz now)
+{
+	switch (which)
+	{
+		case WHAT_IS_DUE:
+			return is_due(run, now);
+		case WHAT_HAS_MOVED:
+			return run->rewrite && !run->blocked &&
+				weir_evicted_count(run->evicted) > 0;
+		case EVERYTHING:
+			return weir_run_has_news(run);
+	}
+	return false;
+}
+
 /*
- * Commits what is due, or everything.  Result expressions depend on the pinned
- * settings, so runs with others get a transaction of their own.
+ * Result expressions depend on the pinned settings, so runs with others get a
+ * transaction of their own.
  */
 static void
-commit(bool all)
+commit(Which which)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	List	   *due = NIL;
@@ -371,7 +406,7 @@ commit(bool all)
 	{
 		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
 
-		if (run != NULL && (all ? weir_run_has_news(run) : is_due(run, now)))
+		if (run != NULL && is_among(which, run, now))
 		{
 			weir_members_update_ends(&worker, run);
 			due = lappend(due, run);
@@ -394,6 +429,15 @@ commit(bool all)
 		}
 		commit_together(together);
 		due = others;
+	}
+	foreach(cell, worker.members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run == NULL || !member->run->reopen)
+			continue;
+		weir_members_close(&worker, member);
+		member->retry_at = 0;
 	}
 }
 
@@ -604,7 +648,7 @@ weir_worker_main(Datum arg)
 			break;
 		if (weir_members_are_stale(&worker))
 		{
-			commit(true);
+			commit(EVERYTHING);
 			weir_members_reload(&worker);
 		}
 		if (worker.members == NIL)
@@ -616,9 +660,11 @@ weir_worker_main(Datum arg)
 		}
 		weir_members_check_privileges(&worker);
 		weir_members_open(&worker);
+		commit(WHAT_HAS_MOVED);
 
 		busy = worker.changes ? weir_changes_read(&worker) : read_feeds();
-		commit(false);
+		commit(WHAT_IS_DUE);
+		weir_give_back_memory(&worker);
 		weir_members_stop(&worker);
 		weir_members_answer_waits(&worker);
 		weir_members_merge_feeds(&worker);
@@ -627,6 +673,6 @@ weir_worker_main(Datum arg)
 		if (worker.changes != NULL)
 			weir_changes_tend(&worker);
 	}
-	commit(true);
+	commit(EVERYTHING);
 	proc_exit(0);
 }

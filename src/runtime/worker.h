@@ -145,6 +145,21 @@ typedef struct WeirRun
 	Size		mark;			/* of a session's published upper bound */
 	int			first_state;	/* of a session: min and max of its times */
 	int			last_state;
+
+	/* groups on disk: evict.c */
+	WeirEvicted *evicted;
+	bool		has_index;		/* of the state table */
+	TimestampTz next_index;		/* when to try again to make it */
+	uint64		hand;			/* where the next sweep goes on */
+	Size		group_bytes;	/* of a group in memory, when we last looked */
+	bool		fetching;		/* groups; stays set if that has failed */
+	bool		staging;		/* a commit is being put together */
+	WeirGroupList arrived;		/* WEIR_GROUP_ARRIVED: came meanwhile */
+	bool		truncated;		/* groups on disk are of no rows any more */
+	bool		pressed;		/* no room: commit before the interval is over */
+	bool		again;			/* and at once once more: publish from disk */
+	bool		reopen;			/* it was published from there */
+
 	ExprState  *filter;
 	ExprContext *econtext;
 	TupleTableSlot *row;		/* of the stream */
@@ -244,10 +259,11 @@ extern void weir_owner_begin(WeirOwnerScope *scope, Oid owner);
 extern void weir_owner_end(const WeirOwnerScope *scope);
 
 /*
- * Opens a view: plans Q, loads its groups.  In a transaction; raises what
- * planning and loading raise, with nothing left behind.
+ * Opens a view: plans Q, and loads its groups, but for a backfill's process.  In a
+ * transaction; raises what planning and loading raise, with nothing left behind.
  */
-extern WeirRun *weir_run_open(WeirViewDef *def, TupleDesc stream_desc);
+extern WeirRun *weir_run_open(WeirViewDef *def, TupleDesc stream_desc,
+							  bool loads);
 extern void weir_run_close(WeirRun *run);
 
 /*
@@ -307,6 +323,34 @@ extern int64 weir_fingerprint(const WeirMessage *message);
 /* An open window of this pane is to be composed. */
 extern void weir_run_publish_pane(WeirRun *run, WeirGroup *group);
 
+/* ---- evict.c: groups that leave memory, and come back ---- */
+
+/* Loads the groups of the last commit, as far as memory goes.  As run.c's open. */
+extern void weir_run_load_groups(WeirRun *run);
+
+/*
+ * Makes room for n more groups, by evicting others.  Not in a transaction.  False
+ * if it would take a commit first.
+ */
+extern bool weir_run_make_room(WeirRun *run, int n);
+
+/* Evicts everything, since v is replaced from disk.  Nothing may be dirty. */
+extern void weir_run_leave_memory(WeirRun *run);
+
+/* A WeirMissing whose arg is the run: loads those groups that are on disk. */
+extern void weir_run_bring_back(void *arg, int n, char **images,
+								const uint32 *lens, const uint32 *hashes);
+extern void weir_run_bring_all_back(WeirRun *run);
+
+/* A group has been loaded: it is not away any more, and waits for its deadline. */
+extern void weir_run_welcome(WeirRun *run, WeirGroup *group);
+
+/* The commit is over: what has come meanwhile begins to wait. */
+extern void weir_run_settle_arrived(WeirRun *run);
+
+/* When the groups of a pane are of no use any more; DT_NOEND: never. */
+extern Timestamp weir_pane_freezes(WeirRun *run, int64 pane);
+
 /* ---- late.c: rows whose windows have closed ---- */
 
 typedef enum WeirTimeliness
@@ -357,10 +401,43 @@ typedef struct WeirStaged
 	int64		seq;			/* next weir_seq */
 	TimestampTz at;
 	bool		notified;
+	List	   *forgotten;		/* int64 *: panes of which nothing is on disk now */
 } WeirStaged;
 
 /* Watermark and outcomes; in the commit's transaction, changes no group. */
 extern void weir_stage_outcomes(WeirRun *run, WeirStaged *staged);
+
+/* Of these groups, all that v is to have: v is being replaced. */
+extern void weir_stage_again(WeirRun *run, WeirStaged *staged,
+							 WeirGroup **groups, int64 n);
+
+/*
+ * Of a group that is a window: false if that does not close now, or nobody is to
+ * know.
+ */
+extern bool weir_outcome_of_closing(WeirRun *run, const WeirStaged *staged,
+									WeirGroup *group, WeirOutcome *outcome);
+
+/* A TRUNCATE: v loses the row of the group, if it has one that is not frozen. */
+extern bool weir_outcome_of_wiped(WeirRun *run, const WeirStaged *staged,
+								  WeirGroup *group, WeirOutcome *outcome);
+
+/* ---- publish_evicted.c: groups that are on disk ---- */
+
+/* What has not been in memory; after the others' rows and states. */
+extern void weir_publish_evicted(WeirRun *run, WeirStaged *staged, Relation v,
+								 Relation state_table);
+extern void weir_apply_evicted(WeirStaged *staged);
+
+/*
+ * weir_commit.c: rows of v and of its changelog, and placements; or what it takes to
+ * do that in portions.  As the owner.
+ */
+extern void weir_write_outcomes(WeirRun *run, Relation v, WeirStaged *staged);
+extern WeirChangelog *weir_begin_changes(WeirRun *run, const WeirStaged *staged);
+extern void weir_end_changes(WeirStaged *staged, WeirChangelog *changelog);
+extern WeirReplacement *weir_begin_replacement(WeirRun *run, Relation v,
+											   WeirChangelog *changelog);
 
 /* ---- staged.c: the groups of a commit ---- */
 

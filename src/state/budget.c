@@ -7,6 +7,10 @@
  * runtime/weir_shmem.c lays out; what a process took is given back when it
  * exits, by whatever way, short of a crash that resets shared memory anyhow.
  *
+ * The server may have less dynamic shared memory than the budget says: a /dev/shm
+ * of 64 MB, as containers have.  Where it ended is remembered for a minute as if it
+ * were the budget, so that views evict groups instead of running into it again.
+ *
  *-------------------------------------------------------------------------
  */
 #include "state/state.h"
@@ -15,20 +19,48 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define REMEMBERED (60 * USECS_PER_SEC)
 
 static Size taken = 0;			/* by this process */
 static dsa_area *area = NULL;
+static Size end_of_memory = 0;	/* all processes had taken so much when it ended */
+static TimestampTz ended_at = 0;
 
 static void
 give_all_back(int code, Datum arg)
 {
-	weir_budget_give(taken);
+	pg_atomic_fetch_sub_u64(&weir_shared->state_bytes, taken);
+	taken = 0;
+}
+
+Size
+weir_budget_limit(void)
+{
+	Size		limit = (Size) weir_state_memory_kb * 1024;
+
+	if (end_of_memory != 0 && GetCurrentTimestamp() - ended_at > REMEMBERED)
+		end_of_memory = 0;
+	return end_of_memory != 0 ? Min(limit, end_of_memory) : limit;
+}
+
+Size
+weir_budget_taken(void)
+{
+	return pg_atomic_read_u64(&weir_shared->state_bytes);
+}
+
+Size
+weir_budget_mine(void)
+{
+	return taken;
 }
 
 void
 weir_budget_take(Size bytes)
 {
-	uint64		limit = (uint64) weir_state_memory_mb * 1024 * 1024;
+	uint64		limit = (uint64) weir_state_memory_kb * 1024;
 	uint64		before;
 	static bool registered = false;
 
@@ -41,11 +73,12 @@ weir_budget_take(Size bytes)
 	if (before + bytes > limit)
 	{
 		pg_atomic_fetch_sub_u64(&weir_shared->state_bytes, bytes);
+		weir_want_memory();
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("the states of all views exceed weir.state_memory"),
 				 errdetail("%d kB of %d kB are in use.",
-						   (int) (before / 1024), weir_state_memory_mb * 1024),
+						   (int) (before / 1024), weir_state_memory_kb),
 				 errhint("Raise weir.state_memory, or make views with fewer groups.")));
 	}
 	taken += bytes;
@@ -71,4 +104,50 @@ weir_state_area(void)
 		MemoryContextSwitchTo(old);
 	}
 	return area;
+}
+
+static void
+remember_end(void)
+{
+	end_of_memory = Max(weir_budget_taken(), 64 * 1024);
+	ended_at = GetCurrentTimestamp();
+	weir_want_memory();
+}
+
+dsa_pointer
+weir_state_allocate(Size bytes)
+{
+	volatile dsa_pointer pointer = InvalidDsaPointer;
+
+	weir_budget_take(bytes);
+	PG_TRY();
+	{
+		pointer = dsa_allocate_extended(weir_state_area(), bytes,
+										DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
+	}
+	PG_CATCH();
+	{
+		/* the operating system has none, or core has no more segments */
+		weir_budget_give(bytes);
+		remember_end();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!DsaPointerIsValid(pointer))
+	{
+		weir_budget_give(bytes);
+		remember_end();
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of dynamic shared memory"),
+				 errhint("Give the server more /dev/shm, or lower weir.state_memory.")));
+	}
+	return pointer;
+}
+
+void
+weir_state_free(dsa_pointer pointer, Size bytes)
+{
+	dsa_free(weir_state_area(), pointer);
+	weir_budget_give(bytes);
 }

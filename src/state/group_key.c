@@ -60,6 +60,7 @@ weir_key_format(const WeirPlan *plan)
 	WeirKeyFormat *format = palloc0(sizeof(*format));
 
 	format->n = plan->n_keys;
+	format->window = plan->window_key;
 	format->exact = true;
 	format->parts = palloc0(sizeof(WeirKeyPart) * Max(plan->n_keys, 1));
 	for (int i = 0; i < plan->n_keys; i++)
@@ -135,6 +136,22 @@ hash_words(const char *bytes, uint32 len)
 	return (uint32) (hash ^ (hash >> 32));
 }
 
+/*
+ * What the pane adds to the hash of the other keys, by exclusive or: so that the
+ * one is had from the other, whatever the keys cost.
+ */
+static inline uint32
+hash_pane(const WeirKeyFormat *format, const char *image)
+{
+	uint64		pane;
+	uint64		hash;
+
+	memcpy(&pane, image + BITMAP_BYTES(format->n), sizeof(pane));
+	hash = mix(pane ^ UINT64CONST(0x589965cc75374cc3),
+			   UINT64CONST(0x1d8e4e27c47d124f));
+	return (uint32) (hash ^ (hash >> 32));
+}
+
 /* Keys whose types have a hash of their own: combine per key. */
 static uint32
 hash_keys(const WeirKeyFormat *format, const char *image)
@@ -153,6 +170,8 @@ hash_keys(const WeirKeyFormat *format, const char *image)
 		WeirKeyPart *part = &format->parts[i];
 		uint32		h = 0;
 
+		if (i == format->window && !null[i])
+			continue;			/* the pane comes in apart */
 		if (null[i])
 			h = 0x9e3779b9;
 		else if (!part->exact)
@@ -172,10 +191,35 @@ hash_keys(const WeirKeyFormat *format, const char *image)
 	return hash;
 }
 
+/* Of all keys but the pane. */
+static inline uint32
+hash_others(const WeirKeyFormat *format, const char *image, uint32 len)
+{
+	uint32		before;
+	uint32		behind;
+
+	if (!format->exact)
+		return hash_keys(format, image);
+	if (format->window < 0)
+		return hash_words(image, len);
+	before = BITMAP_BYTES(format->n);
+	behind = before + sizeof(int64);
+	return hash_words(image, before) ^ hash_words(image + behind, len - behind);
+}
+
 uint32
 weir_key_hash(const WeirKeyFormat *format, const char *image, uint32 len)
 {
-	return format->exact ? hash_words(image, len) : hash_keys(format, image);
+	uint32		hash = hash_others(format, image, len);
+
+	return format->window < 0 ? hash : hash ^ hash_pane(format, image);
+}
+
+uint32
+weir_key_hash_others(const WeirKeyFormat *format, const char *image,
+					 uint32 hash)
+{
+	return format->window < 0 ? hash : hash ^ hash_pane(format, image);
 }
 
 weir_noreturn
@@ -196,12 +240,22 @@ weir_key_write(const WeirKeyFormat *format,
 	char	   *limit = at + format->n * 16 + WEIR_MAX_KEY_BYTES;
 
 	memset(out, 0, BITMAP_BYTES(format->n));
+	if (format->window >= 0)
+	{
+		Datum		pane = nulls[format->window] ? (Datum) 0 :
+			values[format->window];
+
+		memcpy(at, &pane, sizeof(Datum));
+		at += sizeof(Datum);
+	}
 	for (int i = 0; i < format->n; i++)
 	{
 		const WeirKeyPart *part = &format->parts[i];
 
 		if (nulls[i])
 			set_null(out, i);
+		else if (i == format->window)
+			continue;
 		else if (part->typbyval)
 		{
 			memcpy(at, &values[i], sizeof(Datum));
@@ -246,7 +300,8 @@ void
 weir_key_read(const WeirKeyFormat *format, const char *image,
 			  Datum *values, bool *nulls)
 {
-	const char *at = image + BITMAP_BYTES(format->n);
+	const char *pane = image + BITMAP_BYTES(format->n);
+	const char *at = format->window < 0 ? pane : pane + sizeof(int64);
 
 	for (int i = 0; i < format->n; i++)
 	{
@@ -256,6 +311,11 @@ weir_key_read(const WeirKeyFormat *format, const char *image,
 		values[i] = (Datum) 0;
 		if (nulls[i])
 			continue;
+		if (i == format->window)
+		{
+			memcpy(&values[i], pane, sizeof(Datum));
+			continue;
+		}
 		if (part->typbyval)
 		{
 			memcpy(&values[i], at, sizeof(Datum));
@@ -275,9 +335,13 @@ part_offset(const WeirKeyFormat *format, const char *image, int part)
 {
 	const char *at = image + BITMAP_BYTES(format->n);
 
+	if (part == format->window)
+		return at - image;
+	if (format->window >= 0)
+		at += sizeof(int64);
 	for (int i = 0; i < part; i++)
 	{
-		if (is_null(image, i))
+		if (is_null(image, i) || i == format->window)
 			continue;
 		at += format->parts[i].typbyval ? sizeof(Datum) :
 			(datumGetSize(PointerGetDatum(at), false,
@@ -287,11 +351,11 @@ part_offset(const WeirKeyFormat *format, const char *image, int part)
 }
 
 char *
-weir_key_pane_at(const WeirKeyFormat *format, char *image, int window_key)
+weir_key_pane_at(const WeirKeyFormat *format, char *image)
 {
-	if (is_null(image, window_key))
+	if (format->window < 0 || is_null(image, format->window))
 		return NULL;
-	return image + part_offset(format, image, window_key);
+	return image + BITMAP_BYTES(format->n);
 }
 
 /*

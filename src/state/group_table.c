@@ -10,11 +10,15 @@
  * a view in 32 bits.  Batches are probed with prefetching: at a million
  * groups each probe would otherwise wait for memory twice.
  *
- * Groups are never moved.  One whose rows have all been taken back is removed:
- * its slot is closed by shifting those behind it back, so that no probe passes
- * over graves, and its units go to a free list of their size.  Keys that come
- * and go thereby live on the same memory.  Neighbours are not joined again: a
- * view whose keys grow longer and longer keeps what its short ones had.
+ * Groups are never moved.  One whose rows have all been taken back, or that is
+ * only wanted on disk, is removed: its slot is closed by shifting those behind it
+ * back, so that no probe passes over graves, and its units go to a free list of
+ * their size.  Keys that come and go thereby live on the same memory.  Neighbours
+ * are not joined again: a view whose keys grow longer and longer keeps what its
+ * short ones had, until all of a block is free and goes back.
+ *
+ * What is not here may be on disk.  Who knows that is asked for what a batch does
+ * not find, all at once, before anything is taken for new.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,12 +28,24 @@
 
 #define BLOCK_BITS 14			/* units a block: 128 kB */
 #define BLOCK_UNITS (1 << BLOCK_BITS)
-#define BLOCK_BYTES (BLOCK_UNITS * 8)
 #define MAX_BLOCKS (1 << (32 - BLOCK_BITS))
-#define FIRST_SLOTS 1024
+
+/* A view with few groups takes few kilobytes: there may be many such. */
+#define FIRST_SLOTS 256
+#define FIRST_UNITS 1024
 
 /* hash in the upper half, reference in the lower; 0 is empty */
 typedef uint64 Slot;
+
+/* A reference is the number of a block and of a unit in it. */
+typedef struct Block
+{
+	char	   *at;				/* in this process; NULL: vacant */
+	dsa_pointer pointer;
+	uint32		units;			/* that it has room for */
+	uint32		filled;			/* the first so many have been handed out */
+	uint32		used;			/* of those, by groups */
+} Block;
 
 struct WeirGroupTable
 {
@@ -47,41 +63,25 @@ struct WeirGroupTable
 	uint64		n_slots;		/* a power of two */
 	int64		n_groups;
 
-	int			n_blocks;
+	int			n_blocks;		/* vacant ones included */
 	int			max_blocks;
-	char	  **blocks;			/* addresses in this process */
-	dsa_pointer *blocks_at;
-	uint32		next_unit;		/* in the last block */
+	Block	   *blocks;
+	int			current;		/* the block that is being filled, or -1 */
+	Size		block_bytes;	/* of all blocks */
 
 	/* references of removed groups, by their size in units; 0: none */
 	uint32	   *free;
 	uint32		max_free;		/* entries of `free` */
+	Size		free_bytes;		/* of all of these */
+
+	WeirMissing missing;		/* knows groups that are not here, or NULL */
+	void	   *missing_arg;
 };
-
-/* Takes budget and memory together; the caller gives both back together. */
-static dsa_pointer
-allocate(WeirGroupTable *table, Size bytes)
-{
-	dsa_pointer pointer;
-
-	weir_budget_take(bytes);
-	pointer = dsa_allocate_extended(table->area, bytes,
-									DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
-	if (!DsaPointerIsValid(pointer))
-	{
-		weir_budget_give(bytes);
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of dynamic shared memory"),
-				 errhint("Give the server more /dev/shm, or lower weir.state_memory.")));
-	}
-	return pointer;
-}
 
 static void
 make_slots(WeirGroupTable *table, uint64 n_slots)
 {
-	table->slots_at = allocate(table, n_slots * sizeof(Slot));
+	table->slots_at = weir_state_allocate(n_slots * sizeof(Slot));
 	table->slots = dsa_get_address(table->area, table->slots_at);
 	table->n_slots = n_slots;
 	memset(table->slots, 0, n_slots * sizeof(Slot));
@@ -101,6 +101,7 @@ weir_group_table_create(MemoryContext mcxt, const WeirKeyFormat *format,
 	table->n_states = n_states;
 	table->words_size = words_size;
 	table->presence = presence;
+	table->current = -1;
 	table->fresh = MemoryContextAllocZero(mcxt, words_size + 1);
 	for (int i = 0; i < n_states; i++)
 		states[i].ops->init(&states[i], table->fresh + states[i].offset);
@@ -108,25 +109,29 @@ weir_group_table_create(MemoryContext mcxt, const WeirKeyFormat *format,
 	return table;
 }
 
+static void
+give_block(WeirGroupTable *table, int i)
+{
+	Block	   *block = &table->blocks[i];
+	Size		bytes = (Size) block->units * 8;
+
+	if (block->at == NULL)
+		return;
+	weir_state_free(block->pointer, bytes);
+	table->block_bytes -= bytes;
+	block->at = NULL;
+}
+
 void
 weir_group_table_destroy(WeirGroupTable *table)
 {
 	if (table->slots != NULL)
-	{
-		dsa_free(table->area, table->slots_at);
-		weir_budget_give(table->n_slots * sizeof(Slot));
-	}
+		weir_state_free(table->slots_at, table->n_slots * sizeof(Slot));
 	for (int i = 0; i < table->n_blocks; i++)
-	{
-		dsa_free(table->area, table->blocks_at[i]);
-		weir_budget_give(BLOCK_BYTES);
-	}
+		give_block(table, i);
 	dsa_trim(table->area);
 	if (table->blocks != NULL)
-	{
 		pfree(table->blocks);
-		pfree(table->blocks_at);
-	}
 	if (table->free != NULL)
 		pfree(table->free);
 	pfree(table->fresh);
@@ -136,7 +141,7 @@ weir_group_table_destroy(WeirGroupTable *table)
 static inline WeirGroup *
 group_at(const WeirGroupTable *table, uint32 ref)
 {
-	return (WeirGroup *) (table->blocks[ref >> BLOCK_BITS] +
+	return (WeirGroup *) (table->blocks[ref >> BLOCK_BITS].at +
 						  (Size) (ref & (BLOCK_UNITS - 1)) * 8);
 }
 
@@ -146,40 +151,57 @@ weir_group_key(const WeirGroupTable *table, const WeirGroup *group)
 	return WEIR_GROUP_WORDS(group) + table->words_size;
 }
 
-static void
-add_block(WeirGroupTable *table)
+/* The number of a block that there is not yet, or not any more. */
+static int
+vacant_block(WeirGroupTable *table)
 {
-	dsa_pointer pointer;
-
-	if (table->n_blocks == table->max_blocks)
-	{
-		int			max = Max(16, table->max_blocks * 2);
-		MemoryContext old = MemoryContextSwitchTo(table->mcxt);
-
-		if (table->blocks == NULL)
-		{
-			table->blocks = palloc(max * sizeof(char *));
-			table->blocks_at = palloc(max * sizeof(dsa_pointer));
-		}
-		else
-		{
-			table->blocks = repalloc(table->blocks, max * sizeof(char *));
-			table->blocks_at = repalloc(table->blocks_at,
-										max * sizeof(dsa_pointer));
-		}
-		table->max_blocks = max;
-		MemoryContextSwitchTo(old);
-	}
+	for (int i = 0; i < table->n_blocks; i++)
+		if (table->blocks[i].at == NULL)
+			return i;
 	if (table->n_blocks >= MAX_BLOCKS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("the groups of a view exceed 32 GB")));
-	pointer = allocate(table, BLOCK_BYTES);
-	table->blocks_at[table->n_blocks] = pointer;
-	table->blocks[table->n_blocks] = dsa_get_address(table->area, pointer);
-	table->n_blocks++;
+	if (table->n_blocks == table->max_blocks)
+	{
+		int			max = Max(16, table->max_blocks * 2);
+
+		table->blocks = table->blocks == NULL ?
+			MemoryContextAlloc(table->mcxt, max * sizeof(Block)) :
+			repalloc(table->blocks, max * sizeof(Block));
+		table->max_blocks = max;
+	}
+	table->blocks[table->n_blocks].at = NULL;
+	return table->n_blocks++;
+}
+
+/* The first blocks are as large as all before them. */
+static uint32
+next_units(const WeirGroupTable *table, uint32 units)
+{
+	uint32		next = FIRST_UNITS;
+
+	while (next < BLOCK_UNITS && ((Size) next * 8 < table->block_bytes ||
+								  next <= units))
+		next *= 2;
+	return next;
+}
+
+/* With room for a group of so many units. */
+static void
+add_block(WeirGroupTable *table, uint32 units)
+{
+	int			number = vacant_block(table);
+	Block	   *block = &table->blocks[number];
+
+	block->units = next_units(table, units);
+	block->pointer = weir_state_allocate((Size) block->units * 8);
+	block->at = dsa_get_address(table->area, block->pointer);
+	block->used = 0;
 	/* unit 0 of the first block stays unused: reference 0 means empty */
-	table->next_unit = table->n_blocks == 1 ? 1 : 0;
+	block->filled = number == 0 ? 1 : 0;
+	table->block_bytes += (Size) block->units * 8;
+	table->current = number;
 }
 
 static inline uint32
@@ -211,6 +233,7 @@ give_units(WeirGroupTable *table, uint32 ref, uint32 units)
 {
 	memcpy(group_at(table, ref), &table->free[units], sizeof(uint32));
 	table->free[units] = ref;
+	table->free_bytes += (Size) units * 8;
 }
 
 /*
@@ -229,6 +252,7 @@ take_free_units(WeirGroupTable *table, uint32 units, bool exact)
 		if (ref == 0)
 			continue;
 		memcpy(&table->free[size], group_at(table, ref), sizeof(uint32));
+		table->free_bytes -= (Size) size * 8;
 		if (size > units)
 			give_units(table, ref + units, size - units);
 		return ref;
@@ -237,21 +261,34 @@ take_free_units(WeirGroupTable *table, uint32 units, bool exact)
 }
 
 static uint32
-take_units(WeirGroupTable *table, uint32 units)
+find_units(WeirGroupTable *table, uint32 units)
 {
 	uint32		ref = take_free_units(table, units, true);
+	Block	   *block;
 
 	if (ref != 0)
 		return ref;
-	if (table->n_blocks == 0 || table->next_unit + units > BLOCK_UNITS)
+	if (table->current < 0 ||
+		table->blocks[table->current].filled + units >
+		table->blocks[table->current].units)
 	{
 		ref = take_free_units(table, units, false);
 		if (ref != 0)
 			return ref;
-		add_block(table);
+		add_block(table, units);
 	}
-	ref = ((uint32) (table->n_blocks - 1) << BLOCK_BITS) | table->next_unit;
-	table->next_unit += units;
+	block = &table->blocks[table->current];
+	ref = ((uint32) table->current << BLOCK_BITS) | block->filled;
+	block->filled += units;
+	return ref;
+}
+
+static uint32
+take_units(WeirGroupTable *table, uint32 units)
+{
+	uint32		ref = find_units(table, units);
+
+	table->blocks[ref >> BLOCK_BITS].used += units;
 	return ref;
 }
 
@@ -302,8 +339,7 @@ grow(WeirGroupTable *table)
 			at = (at + 1) & mask;
 		table->slots[at] = old[i];
 	}
-	dsa_free(table->area, old_at);
-	weir_budget_give(n_old * sizeof(Slot));
+	weir_state_free(old_at, n_old * sizeof(Slot));
 }
 
 static inline bool
@@ -365,10 +401,61 @@ probe(const WeirGroupTable *table, const char *image, uint32 len, uint32 hash,
 	return NULL;
 }
 
+/*
+ * Asks for what is not here.  The one who is asked puts groups into the table,
+ * without being asked in turn.
+ */
+static void
+ask_for_missing(WeirGroupTable *table, int n, char **images,
+				const uint32 *lens, const uint32 *hashes)
+{
+	WeirMissing missing = table->missing;
+	char	  **wanted_images = palloc(sizeof(char *) * n);
+	uint32	   *wanted_lens = palloc(sizeof(uint32) * n);
+	uint32	   *wanted_hashes = palloc(sizeof(uint32) * n);
+	int			n_wanted = 0;
+
+	for (int first = 0; first < n; first += STRIDE)
+	{
+		int			end = Min(first + STRIDE, n);
+
+		prefetch_probes(table, hashes + first, end - first);
+		for (int i = first; i < end; i++)
+		{
+			uint64		at;
+
+			if (probe(table, images[i], lens[i], hashes[i], &at) != NULL)
+				continue;
+			wanted_images[n_wanted] = images[i];
+			wanted_lens[n_wanted] = lens[i];
+			wanted_hashes[n_wanted++] = hashes[i];
+		}
+	}
+	if (n_wanted > 0)
+	{
+		table->missing = NULL;
+		PG_TRY();
+		{
+			missing(table->missing_arg, n_wanted, wanted_images, wanted_lens,
+					wanted_hashes);
+		}
+		PG_CATCH();
+		{
+			table->missing = missing;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		table->missing = missing;
+	}
+	pfree(wanted_images);
+	pfree(wanted_lens);
+	pfree(wanted_hashes);
+}
+
 void
-weir_group_table_upsert(WeirGroupTable *table, int n,
-						char **images, const uint32 *lens,
-						const uint32 *hashes, WeirGroup **groups)
+weir_group_table_put(WeirGroupTable *table, int n,
+					 char **images, const uint32 *lens,
+					 const uint32 *hashes, WeirGroup **groups)
 {
 	for (int first = 0; first < n; first += STRIDE)
 	{
@@ -398,7 +485,7 @@ weir_group_table_upsert(WeirGroupTable *table, int n,
 }
 
 void
-weir_group_table_find(WeirGroupTable *table, int n,
+weir_group_table_look(WeirGroupTable *table, int n,
 					  char **images, const uint32 *lens,
 					  const uint32 *hashes, WeirGroup **groups)
 {
@@ -416,6 +503,34 @@ weir_group_table_find(WeirGroupTable *table, int n,
 	}
 }
 
+void
+weir_group_table_upsert(WeirGroupTable *table, int n,
+						char **images, const uint32 *lens,
+						const uint32 *hashes, WeirGroup **groups)
+{
+	if (table->missing != NULL)
+		ask_for_missing(table, n, images, lens, hashes);
+	weir_group_table_put(table, n, images, lens, hashes, groups);
+}
+
+void
+weir_group_table_find(WeirGroupTable *table, int n,
+					  char **images, const uint32 *lens,
+					  const uint32 *hashes, WeirGroup **groups)
+{
+	if (table->missing != NULL)
+		ask_for_missing(table, n, images, lens, hashes);
+	weir_group_table_look(table, n, images, lens, hashes, groups);
+}
+
+void
+weir_group_table_set_missing(WeirGroupTable *table, WeirMissing missing,
+							 void *arg)
+{
+	table->missing = missing;
+	table->missing_arg = arg;
+}
+
 int64
 weir_group_table_count(const WeirGroupTable *table)
 {
@@ -425,7 +540,34 @@ weir_group_table_count(const WeirGroupTable *table)
 Size
 weir_group_table_bytes(const WeirGroupTable *table)
 {
-	return table->n_slots * sizeof(Slot) + (Size) table->n_blocks * BLOCK_BYTES;
+	return table->n_slots * sizeof(Slot) + table->block_bytes;
+}
+
+Size
+weir_group_table_free_bytes(const WeirGroupTable *table)
+{
+	Size		bytes = table->free_bytes;
+
+	if (table->current >= 0)
+		bytes += (Size) (table->blocks[table->current].units -
+						 table->blocks[table->current].filled) * 8;
+	return bytes;
+}
+
+Size
+weir_group_table_growth(const WeirGroupTable *table, int n)
+{
+	Size		used = table->block_bytes - weir_group_table_free_bytes(table);
+	Size		a_group = table->n_groups > 0 ? used / table->n_groups : 256;
+	Size		wanted = (Size) n * a_group;
+	Size		has = weir_group_table_free_bytes(table);
+	Size		growth = wanted <= has ? 0 :
+		(wanted - has + BLOCK_UNITS * 8) / (BLOCK_UNITS * 8) * (BLOCK_UNITS * 8);
+
+	/* while slots are doubled, the old ones are there, too */
+	if ((uint64) (table->n_groups + n) * 4 > table->n_slots * 3)
+		growth += table->n_slots * 2 * sizeof(Slot);
+	return growth;
 }
 
 WeirGroup *
@@ -527,7 +669,53 @@ weir_group_table_remove(WeirGroupTable *table, WeirGroup *group)
 	weir_group_reset(table, group);
 	close_slot(table, slot);
 	give_units(table, ref, units);
+	table->blocks[ref >> BLOCK_BITS].used -= units;
 	table->n_groups--;
+}
+
+/* Takes what lies in blocks without groups out of the free lists. */
+static void
+forget_free_units(WeirGroupTable *table)
+{
+	for (uint32 size = 0; size < table->max_free; size++)
+	{
+		uint32		ref = table->free[size];
+		uint32		kept = 0;
+
+		while (ref != 0)
+		{
+			uint32		next;
+
+			memcpy(&next, group_at(table, ref), sizeof(next));
+			if (table->blocks[ref >> BLOCK_BITS].used == 0)
+				table->free_bytes -= (Size) size * 8;
+			else
+			{
+				memcpy(group_at(table, ref), &kept, sizeof(kept));
+				kept = ref;
+			}
+			ref = next;
+		}
+		table->free[size] = kept;
+	}
+}
+
+void
+weir_group_table_trim(WeirGroupTable *table)
+{
+	int			n_empty = 0;
+
+	for (int i = 0; i < table->n_blocks; i++)
+		n_empty += table->blocks[i].at != NULL && table->blocks[i].used == 0;
+	if (n_empty == 0)
+		return;
+	forget_free_units(table);
+	for (int i = 0; i < table->n_blocks; i++)
+		if (table->blocks[i].at != NULL && table->blocks[i].used == 0)
+			give_block(table, i);
+	if (table->current >= 0 && table->blocks[table->current].at == NULL)
+		table->current = -1;
+	dsa_trim(table->area);
 }
 
 const char *

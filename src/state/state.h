@@ -5,7 +5,8 @@
  *
  * The table is a cache of what the view's state table holds at the last
  * commit, plus one uncommitted interval.  Losing it loses nothing: it is
- * loaded again.  The worker that serves the view is its only writer and its
+ * loaded again.  What is the same there may leave the table for want of room, and
+ * come back when it is asked for (runtime/evict.c).  The worker that serves the view is its only writer and its
  * only reader, so there is no lock; the memory is shared so that one
  * budget (weir.state_memory) holds over all views and workers.
  *
@@ -22,15 +23,29 @@
 
 /* ---- budget.c: one counter over all workers ---- */
 
+/* The worker's area of dynamic shared memory, made at the first call. */
+extern dsa_area *weir_state_area(void);
+
 /*
- * Takes bytes from weir.state_memory, or raises 53200 with a hint.  What a
- * process holds is given back when it exits.
+ * Memory of that area, counted against weir.state_memory; to be freed with the
+ * number of bytes that it was allocated with.  Raises 53200 with a hint when
+ * either has no more.  What a process holds is given back when it exits.
  */
+extern dsa_pointer weir_state_allocate(Size bytes);
+extern void weir_state_free(dsa_pointer pointer, Size bytes);
+
+/* Counts without allocating: for what these two do, and for tests. */
 extern void weir_budget_take(Size bytes);
 extern void weir_budget_give(Size bytes);
 
-/* The worker's area of dynamic shared memory, made at the first call. */
-extern dsa_area *weir_state_area(void);
+/*
+ * In bytes: what all processes may take together (less than weir.state_memory where
+ * the server's shared memory was found to end before that), what they have taken,
+ * and what this one has.
+ */
+extern Size weir_budget_limit(void);
+extern Size weir_budget_taken(void);
+extern Size weir_budget_mine(void);
 
 /* ---- value_store.c: by-reference values of states ---- */
 
@@ -49,7 +64,8 @@ extern void weir_value_store_destroy(WeirValueStore *store);
  * zeros.  Where equality of all types is equality of bytes (`exact`), groups
  * are found with memcmp; otherwise with the types' own hash and equality.
  *
- * The image of a window key is the number of the pane (window/window.h).
+ * Of a window key the image has the number of the pane (window/window.h), which
+ * stands first; of the NULL window 0.
  */
 typedef struct WeirKeyPart
 {
@@ -64,6 +80,7 @@ typedef struct WeirKeyPart
 typedef struct WeirKeyFormat
 {
 	int			n;
+	int			window;			/* the part that is the window, or -1 */
 	bool		exact;
 	WeirKeyPart *parts;
 } WeirKeyFormat;
@@ -96,10 +113,10 @@ extern uint64 weir_key_rank(const WeirKeyFormat *format, const char *image,
 
 /*
  * Where the pane stands in an image; writing another number there, and hashing
- * anew, gives the image of a neighbour.  NULL for the NULL window.
+ * anew, gives the image of a neighbour.  NULL for the NULL window, and without
+ * any.
  */
-extern char *weir_key_pane_at(const WeirKeyFormat *format, char *image,
-							  int window_key);
+extern char *weir_key_pane_at(const WeirKeyFormat *format, char *image);
 
 /*
  * Are two images of one key, by the types' equality?  Not looking at part
@@ -111,6 +128,13 @@ extern bool weir_key_equal(const WeirKeyFormat *format, const char *a,
 /* The hash of an image that was written earlier, perhaps by another build. */
 extern uint32 weir_key_hash(const WeirKeyFormat *format, const char *image,
 							uint32 len);
+
+/*
+ * The hash of all keys but the pane, from that of the image: the same for all panes
+ * of a key.
+ */
+extern uint32 weir_key_hash_others(const WeirKeyFormat *format,
+								   const char *image, uint32 hash);
 
 /* ---- group_table.c ---- */
 
@@ -140,6 +164,10 @@ typedef struct WeirGroup
 /* of this commit, by runtime/publish.c */
 #define WEIR_GROUP_STAGED		0x0100	/* is in the list of its states */
 #define WEIR_GROUP_GONE			0x0200	/* is to be removed */
+#define WEIR_GROUP_ARRIVED		0x0400	/* from disk, and waits for nothing yet */
+/* intervals in which rows came, lately: runtime/evict.c */
+#define WEIR_GROUP_HEAT			0x3000
+#define WEIR_GROUP_HEAT_ONE		0x1000
 
 #define WEIR_GROUP_WORDS(group) ((char *) (group) + sizeof(WeirGroup))
 
@@ -178,7 +206,8 @@ extern void weir_group_table_destroy(WeirGroupTable *table);
 
 /*
  * Finds or makes the groups of n rows.  Raises 53200 when the budget is spent,
- * with the table intact; otherwise only what the keys' equality raises.
+ * with the table intact; otherwise what the keys' equality raises, and what
+ * looking for groups elsewhere raises.
  */
 extern void weir_group_table_upsert(WeirGroupTable *table, int n,
 									char **images, const uint32 *lens,
@@ -190,8 +219,34 @@ extern void weir_group_table_find(WeirGroupTable *table, int n,
 								  char **images, const uint32 *lens,
 								  const uint32 *hashes, WeirGroup **groups);
 
+/* The same of what is in the table, without looking elsewhere. */
+extern void weir_group_table_put(WeirGroupTable *table, int n,
+								 char **images, const uint32 *lens,
+								 const uint32 *hashes, WeirGroup **groups);
+extern void weir_group_table_look(WeirGroupTable *table, int n,
+								  char **images, const uint32 *lens,
+								  const uint32 *hashes, WeirGroup **groups);
+
+/*
+ * Is asked, before a group is made or taken for absent, for n keys that are not in
+ * the table (some may be the same), and puts those there that it has.
+ */
+typedef void (*WeirMissing) (void *arg, int n, char **images,
+							 const uint32 *lens, const uint32 *hashes);
+extern void weir_group_table_set_missing(WeirGroupTable *table,
+										 WeirMissing missing, void *arg);
+
 extern int64 weir_group_table_count(const WeirGroupTable *table);
 extern Size weir_group_table_bytes(const WeirGroupTable *table);
+
+/* Of these bytes, those that the next groups take. */
+extern Size weir_group_table_free_bytes(const WeirGroupTable *table);
+
+/* Bytes more than it has that the table may need for n more groups: a guess. */
+extern Size weir_group_table_growth(const WeirGroupTable *table, int n);
+
+/* Gives memory back in which there is no group. */
+extern void weir_group_table_trim(WeirGroupTable *table);
 extern const char *weir_group_key(const WeirGroupTable *table,
 								  const WeirGroup *group);
 
@@ -216,6 +271,44 @@ extern void weir_group_reset(WeirGroupTable *table, WeirGroup *group);
  */
 extern void weir_group_table_remove(WeirGroupTable *table, WeirGroup *group);
 
+/* ---- evicted.c: which panes have groups that are on disk only ---- */
+
+/*
+ * The number of a pane, as it stands in the state table: 0 without a window,
+ * WEIR_NULL_PANE of the NULL window.
+ */
+#define WEIR_NULL_PANE PG_INT64_MIN
+
+static inline int64
+weir_stored_pane(const WeirKeyFormat *format, const char *image)
+{
+	const char *pane;
+
+	if (format->window < 0)
+		return 0;
+	pane = weir_key_pane_at(format, unconstify(char *, image));
+	return pane == NULL ? WEIR_NULL_PANE : *(const int64 *) pane;
+}
+
+typedef struct WeirEvicted WeirEvicted;
+
+extern WeirEvicted *weir_evicted_create(MemoryContext mcxt);
+
+/* So many more groups of a pane are away (less than none: have come back). */
+extern void weir_evicted_add(WeirEvicted *evicted, int64 pane, int64 n);
+
+/* May some of its groups be away?  They are not if this says no. */
+extern bool weir_evicted_has(const WeirEvicted *evicted, int64 pane);
+
+/* None is away any more. */
+extern void weir_evicted_forget(WeirEvicted *evicted, int64 pane);
+
+/* How many are away in all. */
+extern int64 weir_evicted_count(const WeirEvicted *evicted);
+
+/* The panes for which weir_evicted_has(), in order, in CurrentMemoryContext. */
+extern int	weir_evicted_panes(const WeirEvicted *evicted, int64 **panes);
+
 /* ---- state_bytes.c: a group as one bytea, and back ---- */
 
 /* Appends the bytes of a group: version, checksum, words, key image, values. */
@@ -223,11 +316,16 @@ extern void weir_group_save(const WeirGroupTable *table,
 							const WeirGroup *group, StringInfo out);
 
 /*
- * Puts a saved group into the table and returns it.  Errors: XX001 for bytes
- * that fail their checksum, 0A000 for a version that this build does not know.
+ * Puts a saved group into the table and returns it; NULL if its key is there
+ * already, which is then left as it is.  Errors: XX001 for bytes that fail their
+ * checksum, 0A000 for a version that this build does not know.
  */
 extern WeirGroup *weir_group_load(WeirGroupTable *table,
 								  const char *bytes, Size len);
+
+/* The same errors, without loading it.  hash: of all keys but the pane. */
+extern void weir_group_check(const WeirGroupTable *table,
+							 const char *bytes, Size len, uint32 *hash);
 
 /*
  * Merges the bytes of a group, of another process, into the group of the same

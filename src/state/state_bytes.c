@@ -26,7 +26,7 @@
 #include "port/pg_bswap.h"
 #include "port/pg_crc32c.h"
 
-#define STATE_VERSION 4
+#define STATE_VERSION 5
 
 typedef struct Header
 {
@@ -249,13 +249,32 @@ weir_group_load(WeirGroupTable *table, const char *bytes, Size len)
 
 	(void) weir_group_table_states(table, &n_states, &words_size);
 	unpack_group(table, bytes, len, &from);
-	weir_group_table_upsert(table, 1, &from.image, &from.key_len, &from.hash,
-							&group);
+	weir_group_table_look(table, 1, &from.image, &from.key_len, &from.hash,
+						  &group);
+	if (group != NULL)
+	{
+		pfree(from.words);
+		return NULL;
+	}
+	weir_group_table_put(table, 1, &from.image, &from.key_len, &from.hash,
+						 &group);
 	memcpy(WEIR_GROUP_WORDS(group), from.words, words_size);
 	pfree(from.words);
 	load_values(table, WEIR_GROUP_WORDS(group), from.values, bytes + len,
 				&loaded);
 	return group;
+}
+
+void
+weir_group_check(const WeirGroupTable *table, const char *bytes, Size len,
+				 uint32 *hash)
+{
+	Unpacked	group;
+
+	unpack_group(table, bytes, len, &group);
+	*hash = weir_key_hash_others(weir_group_table_format(table), group.image,
+								 group.hash);
+	pfree(group.words);
 }
 
 /*

@@ -96,6 +96,7 @@ open_trial(Oid aggregate, Oid type, Oid collation, bool retracts)
 	trial->part.typlen = -1;
 	trial->part.exact = true;
 	trial->format.n = 1;
+	trial->format.window = -1;
 	trial->format.exact = true;
 	trial->format.parts = &trial->part;
 	open_groups(trial);
@@ -449,7 +450,7 @@ weir_test_starved_merge(PG_FUNCTION_ARGS)
 	before = fingerprint(trials[0]);
 	for (Size left = 0; !done; left += 8)
 	{
-		Size		taken = (Size) weir_state_memory_mb * 1024 * 1024 -
+		Size		taken = (Size) weir_state_memory_kb * 1024 -
 			pg_atomic_read_u64(&weir_shared->state_bytes) - left;
 		MemoryContext old = CurrentMemoryContext;
 

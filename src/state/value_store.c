@@ -55,17 +55,7 @@ weir_value_put(WeirValueStore *store, const void *bytes, Size len)
 	dsa_pointer pointer;
 	Value	   *value;
 
-	weir_budget_take(size);
-	pointer = dsa_allocate_extended(store->area, size,
-									DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
-	if (!DsaPointerIsValid(pointer))
-	{
-		weir_budget_give(size);
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of dynamic shared memory"),
-				 errhint("Give the server more /dev/shm, or lower weir.state_memory.")));
-	}
+	pointer = weir_state_allocate(size);
 	value = value_at(store, pointer);
 	value->len = len;
 	if (bytes != NULL)
@@ -106,9 +96,8 @@ weir_value_free(WeirValueStore *store, WeirValueRef ref)
 		store->first = value->next;
 	if (DsaPointerIsValid(value->next))
 		value_at(store, value->next)->prev = value->prev;
-	dsa_free(store->area, ref);
+	weir_state_free(ref, size);
 	store->bytes -= size;
-	weir_budget_give(size);
 }
 
 void

@@ -270,15 +270,15 @@ weir_deadlines_due(WeirDeadlines *deadlines, Timestamp watermark, int64 *n)
 	return items;
 }
 
-void
-weir_deadlines_drop(WeirDeadlines *deadlines, Timestamp watermark)
+/* Keeps the entries of a bucket for which keep says so; returns how many go. */
+static int64
+compact(WaitingBucket *bucket, bool (*keep) (const Waiting *entry, void *arg),
+		void *arg)
 {
-	WaitingBucket *bucket = &deadlines->buckets[0];
 	WaitingChunk **link = &bucket->first;
 	WaitingChunk *chunk;
+	int64		gone = 0;
 
-	ask(deadlines, watermark);
-	/* after a commit that failed, less may be due than was asked for */
 	bucket->least = DT_NOEND;
 	while ((chunk = *link) != NULL)
 	{
@@ -286,13 +286,12 @@ weir_deadlines_drop(WeirDeadlines *deadlines, Timestamp watermark)
 
 		for (int64 i = 0; i < chunk->n; i++)
 		{
-			if (chunk->entries[i].at <= watermark)
+			if (!keep(&chunk->entries[i], arg))
 				continue;
 			bucket->least = Min(bucket->least, chunk->entries[i].at);
 			chunk->entries[n++] = chunk->entries[i];
 		}
-		bucket->n -= chunk->n - n;
-		deadlines->n -= chunk->n - n;
+		gone += chunk->n - n;
 		chunk->n = n;
 		if (n > 0)
 			link = &chunk->next;
@@ -301,5 +300,42 @@ weir_deadlines_drop(WeirDeadlines *deadlines, Timestamp watermark)
 			*link = chunk->next;
 			pfree(chunk);
 		}
+	}
+	bucket->n -= gone;
+	return gone;
+}
+
+static bool
+is_later(const Waiting *entry, void *watermark)
+{
+	return entry->at > *(Timestamp *) watermark;
+}
+
+void
+weir_deadlines_drop(WeirDeadlines *deadlines, Timestamp watermark)
+{
+	ask(deadlines, watermark);
+	/* after a commit that failed, less may be due than was asked for */
+	deadlines->n -= compact(&deadlines->buckets[0], is_later, &watermark);
+}
+
+static bool
+is_kept(const Waiting *entry, void *keep)
+{
+	return (*(bool (**) (void *)) keep) (entry->item);
+}
+
+void
+weir_deadlines_filter(WeirDeadlines *deadlines, bool (*keep) (void *item))
+{
+	for (int i = 0; i < N_BUCKETS; i++)
+	{
+		WaitingBucket *bucket = &deadlines->buckets[i];
+
+		if (bucket->n == 0)
+			continue;
+		deadlines->n -= compact(bucket, is_kept, &keep);
+		if (bucket->n == 0)
+			empty_bucket(deadlines, i);
 	}
 }

@@ -9,8 +9,9 @@
  * commit that fails leaves everything as it was.
  *
  * Many items share a deadline (all groups of a window), or few do (sessions).
- * There is no way to take out an item that is not due yet: an item whose deadline
- * has moved on is looked at when the old one comes, and added again.
+ * There is no way to take out one item that is not due yet: an item whose deadline
+ * has moved on is looked at when the old one comes, and added again.  Many can be
+ * taken out together.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,6 +43,10 @@ extern void **weir_deadlines_due(WeirDeadlines *deadlines,
 
 /* Takes those out.  The watermark is that of weir_deadlines_due(). */
 extern void weir_deadlines_drop(WeirDeadlines *deadlines, Timestamp watermark);
+
+/* Takes out all items that are not to be kept, at the price of a pass over all. */
+extern void weir_deadlines_filter(WeirDeadlines *deadlines,
+								  bool (*keep) (void *item));
 
 extern int64 weir_deadlines_count(const WeirDeadlines *deadlines);
 

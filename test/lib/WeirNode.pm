@@ -40,6 +40,10 @@ sub start_new
 		extra => [ '--no-locale', '-E', 'UTF8' ],
 		allows_streaming => $param{allows_streaming} || 'logical');
 	$node->append_conf('postgresql.conf', settings() . ($param{conf} || ''));
+	# any test can be run with nearly all groups on disk
+	$node->append_conf('postgresql.conf',
+		"weir.test_groups = $ENV{WEIR_TEST_GROUPS}\n")
+	  if defined $ENV{WEIR_TEST_GROUPS};
 	$node->start unless $param{no_start};
 	return $node;
 }

@@ -1,0 +1,626 @@
+/*-------------------------------------------------------------------------
+ *
+ * evict.c
+ *	  Groups that leave memory when it is short, and come back when they are
+ *	  asked for.
+ *
+ * Where a group is:
+ *
+ *		dirty in memory -- commit --> clean in memory -- evicted --> on disk
+ *			  ^                          |    ^                        |
+ *			  '---------- a row ---------'    '---- asked for ---------'
+ *
+ * What leaves is clean, so nothing is written: the row of weir_data.state_<id> is
+ * what it was.  Nothing may point to it: no list of a run has it, and its deadline is
+ * taken out with it.  The coldest go first: panes whose windows have closed, and then
+ * what no row has touched for the most intervals (a clock with three hands).
+ *
+ * What may leave depends on what a commit will want of it:
+ *
+ *	 tumbling windows	everything.  When their pane closes, and when it is
+ *	 and none			frozen, publish_evicted.c reads them from disk in portions
+ *	 hop, cumulate		panes whose windows have all closed: an open window is
+ *						composed of all its panes each time, for all keys at once
+ *	 session			cells that no open session can end with.  Others of it may
+ *						be away: they come when it is composed
+ *	 in a backfill		everything, for the whole of it is published from disk
+ *
+ * weir_run_make_room() is asked before each batch.  If what could leave is not
+ * enough, since it is dirty, the view commits before its interval is over.  When it
+ * is too much for that as well, the budget says no (53200), and the view stalls.
+ *
+ * Memory is shared by all workers.  One that finds none wakes the others; those that
+ * have more than their share give back what they can.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "runtime/members.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "runtime/shared.h"
+#include "storage/bufmgr.h"
+#include "storage/lwlock.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* Of the budget, what a commit may need beyond what batches took: a sixteenth. */
+#define RESERVE(limit) ((limit) / 16)
+
+/* A sweep frees so much of a view's memory: fewer would each walk over it all. */
+#define SWEEP_SHARE 8
+
+/* Everything that some list points to, or that is not on disk as it is. */
+#define PINNED (WEIR_GROUP_DIRTY | WEIR_GROUP_UNPUBLISHED | WEIR_GROUP_TORN | \
+				WEIR_GROUP_CLOSING | WEIR_GROUP_STAGED | WEIR_GROUP_GONE)
+
+/* ------------------------------------------------------- what may leave */
+
+/* When all windows of a pane have closed: the upper bound of the last. */
+static Timestamp
+end_of_pane(WeirRun *run, int64 pane)
+{
+	Timestamp	lower;
+	Timestamp	upper = DT_NOEND;
+	int64		first;
+	int64		last;
+
+	if (run->plan->window_key < 0 || pane == WEIR_NULL_PANE)
+		return DT_NOEND;
+	if (run->window.kind == WEIR_SESSION)
+	{
+		if (!weir_pane_bounds(&run->window, pane, &lower, &upper))
+			return DT_NOEND;
+		return weir_time_add(upper, run->window.size);
+	}
+	weir_windows_of(&run->window, pane, &first, &last);
+	for (int64 w = last; w >= first; w--)
+		if (weir_window_bounds(&run->window, w, &lower, &upper))
+			return upper;
+	return DT_NOEND;
+}
+
+Timestamp
+weir_pane_freezes(WeirRun *run, int64 pane)
+{
+	Timestamp	end = end_of_pane(run, pane);
+
+	if (!run->has_watermark || end == DT_NOEND)
+		return DT_NOEND;
+	end = weir_time_add(end, run->def->options.allowed_lateness);
+	return run->window.kind == WEIR_SESSION ?
+		weir_time_add(end, run->window.size) : end;
+}
+
+typedef enum Residence
+{
+	MUST_STAY,
+	MAY_LEAVE,
+	COLD						/* of a pane that is done with */
+} Residence;
+
+/* Of the groups of a pane that are clean. */
+static Residence
+residence_of_pane(WeirRun *run, int64 pane)
+{
+	bool		composed = weir_window_is_composed(run->plan->window_kind);
+	Timestamp	end;
+
+	if (run->backfilling || (composed && pane == WEIR_NULL_PANE))
+		return MAY_LEAVE;
+	if (!run->has_watermark)
+		return weir_window_is_set(run->plan->window_kind) ?
+			MUST_STAY : MAY_LEAVE;
+	end = end_of_pane(run, pane);
+	if (end > run->time.watermark)
+		return composed ? MUST_STAY : MAY_LEAVE;
+
+	/*
+	 * A session that outlives its cells by so much is asked about until it is
+	 * frozen itself: let it be.
+	 */
+	if (run->window.kind == WEIR_SESSION &&
+		weir_pane_freezes(run, pane) <= run->time.watermark)
+		return MUST_STAY;
+	return COLD;
+}
+
+/* Groups of a pane lie together in time, but not in memory: so a few of them. */
+#define VERDICTS 64
+
+typedef struct Verdicts
+{
+	bool		known[VERDICTS];
+	int64		panes[VERDICTS];
+	Residence	residence[VERDICTS];
+} Verdicts;
+
+static Residence
+residence_of(WeirRun *run, Verdicts *verdicts, const WeirGroup *group)
+{
+	int64		pane = weir_stored_pane(run->format,
+										weir_group_key(run->table, group));
+	int			i = (uint64) pane % VERDICTS;
+
+	if (!verdicts->known[i] || verdicts->panes[i] != pane)
+	{
+		verdicts->known[i] = true;
+		verdicts->panes[i] = pane;
+		verdicts->residence[i] = residence_of_pane(run, pane);
+	}
+	return verdicts->residence[i];
+}
+
+/* ------------------------------------------------------------- the sweep */
+
+static bool
+is_not_leaving(void *item)
+{
+	return (((WeirGroup *) item)->flags & WEIR_GROUP_GONE) == 0;
+}
+
+/* Takes groups, which are marked as GONE, out of memory. */
+static void
+let_go(WeirRun *run, WeirGroup **groups, int64 n)
+{
+	if (n == 0)
+		return;
+	if (run->composer != NULL)
+		weir_composer_reset(run->composer);
+	if (run->deadlines != NULL)
+		weir_deadlines_filter(run->deadlines, is_not_leaving);
+	for (int64 i = 0; i < n; i++)
+	{
+		if (i + WEIR_GROUPS_AHEAD < n)
+			weir_group_prefetch(groups[i + WEIR_GROUPS_AHEAD]);
+		/* a holder that never got a row of v is nowhere else */
+		if (ItemPointerIsValid(&groups[i]->state_tid))
+			weir_evicted_add(run->evicted,
+							 weir_stored_pane(run->format,
+											  weir_group_key(run->table,
+															 groups[i])),
+							 1);
+		weir_group_table_remove(run->table, groups[i]);
+	}
+	weir_group_table_trim(run->table);
+	weir_group_table_set_missing(run->table, weir_run_bring_back, run);
+}
+
+/* Bytes that a group takes, more or less: the values of all have the same share. */
+static Size
+bytes_of(const WeirRun *run, const WeirGroup *group, Size values)
+{
+	Size		words_size;
+	int			n_states;
+
+	(void) weir_group_table_states(run->table, &n_states, &words_size);
+	return sizeof(WeirGroup) + words_size + group->key_len + values;
+}
+
+/* How much a sweep takes. */
+typedef enum Extent
+{
+	SOME,						/* the coldest */
+	WHAT_MAY_LEAVE,
+	ALL							/* nothing is dirty, and all is read from disk */
+} Extent;
+
+/* How warm a group must be to stay, in each round of the hand. */
+static bool
+leaves(WeirRun *run, Verdicts *verdicts, WeirGroup *group, Extent extent)
+{
+	Residence	residence;
+
+	if (extent == ALL)
+		return true;
+	if ((group->flags & PINNED) != 0 ||
+		!ItemPointerIsValid(&group->state_tid))
+		return false;
+	residence = residence_of(run, verdicts, group);
+	if (residence == MUST_STAY)
+		return false;
+	if (extent == WHAT_MAY_LEAVE || residence == COLD || (group->flags & WEIR_GROUP_HEAT) == 0)
+		return true;
+	group->flags -= WEIR_GROUP_HEAT_ONE;
+	return false;
+}
+
+static void
+note_group_bytes(WeirRun *run)
+{
+	int64		n = weir_group_table_count(run->table);
+
+	if (n > 0)
+		run->group_bytes = (weir_group_table_bytes(run->table) -
+							weir_group_table_free_bytes(run->table) +
+							weir_value_store_bytes(run->store)) / n;
+}
+
+/* Evicts groups of so many bytes, or more. */
+static void
+sweep(WeirRun *run, Size wanted, Extent extent)
+{
+	bool		all = extent != SOME;
+	int64		n_groups = weir_group_table_count(run->table);
+	Size		values = n_groups == 0 ? 0 :
+		weir_value_store_bytes(run->store) / n_groups;
+	WeirGroup **leaving;
+	Verdicts   *verdicts = palloc0(sizeof(Verdicts));
+	int64		n = 0;
+	int			rounds = all ? 1 : WEIR_GROUP_HEAT / WEIR_GROUP_HEAT_ONE + 1;
+
+	note_group_bytes(run);
+	leaving = MemoryContextAllocHuge(CurrentMemoryContext,
+									 sizeof(WeirGroup *) * Max(n_groups, 1));
+	/* the hand stands at the same place until it has freed something */
+	for (int64 seen = 0; seen < n_groups * rounds && (all || wanted > 0); seen++)
+	{
+		WeirGroup  *group = weir_group_table_next(run->table, &run->hand);
+		Size		bytes;
+
+		if (group == NULL)
+		{
+			run->hand = 0;
+			group = weir_group_table_next(run->table, &run->hand);
+		}
+		if (group == NULL || !leaves(run, verdicts, group, extent))
+			continue;
+		group->flags |= WEIR_GROUP_GONE;
+		leaving[n++] = group;
+		bytes = bytes_of(run, group, values);
+		wanted -= Min(bytes, wanted);
+	}
+	let_go(run, leaving, n);
+	pfree(leaving);
+	pfree(verdicts);
+}
+
+/* --------------------------------------------------------------- the index */
+
+/*
+ * Without the index nothing on disk would be found again.  In a transaction of its
+ * own; an error is nobody's, and is met again when memory has come to its end.
+ */
+static bool
+has_index(WeirRun *run)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (run->has_index)
+		return true;
+	if (IsTransactionState() || run->next_index > GetCurrentTimestamp())
+		return false;
+	PG_TRY();
+	{
+		WEIR_FAULT("evict-index");
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		weir_make_state_index(run->def->state_table);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+		run->has_index = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = weir_catch(caller);
+
+		ereport(LOG,
+				(errmsg("could not make room for the groups of \"%s\": %s",
+						run->def->name, error->message)));
+		run->next_index = GetCurrentTimestamp() + USECS_PER_SEC;
+	}
+	PG_END_TRY();
+	return run->has_index;
+}
+
+/* ------------------------------------------------------------------- room */
+
+#ifdef WEIR_TEST
+static bool
+is_over_test_limit(const WeirRun *run)
+{
+	return weir_test_groups > 0 &&
+		weir_group_table_count(run->table) > weir_test_groups;
+}
+#else
+#define is_over_test_limit(run) false
+#endif
+
+/* Is there no room for n more groups? */
+static bool
+is_short(const WeirRun *run, int n)
+{
+	Size		limit = weir_budget_limit();
+	Size		taken = weir_budget_taken();
+	Size		growth = weir_group_table_growth(run->table, n);
+
+	/* without growth the groups have room; values that they own may not */
+	return taken + growth > limit - RESERVE(limit) / (growth > 0 ? 1 : 2);
+}
+
+bool
+weir_run_make_room(WeirRun *run, int n)
+{
+	Size		bytes;
+
+	if (!is_over_test_limit(run) && !is_short(run, n))
+		return true;
+	if (weir_group_table_count(run->table) == run->n_dirty || !has_index(run))
+		return run->n_dirty == 0;
+	bytes = weir_group_table_bytes(run->table) +
+		weir_value_store_bytes(run->store);
+	if (is_over_test_limit(run))
+		sweep(run, 0, WHAT_MAY_LEAVE);
+	else
+		sweep(run, Max(bytes / SWEEP_SHARE,
+					   2 * weir_group_table_growth(run->table, n)), SOME);
+	return !is_short(run, n);
+}
+
+void
+weir_run_leave_memory(WeirRun *run)
+{
+	Assert(run->n_dirty == 0 && run->n_torn == 0);
+	/* all windows are about to be published, and looked at anew after that */
+	run->n_unpublished = run->closing.n = run->arrived.n = 0;
+	sweep(run, 0, ALL);
+}
+
+/* A worker's share of the budget, if all that are there want as much. */
+static Size
+fair_share(void)
+{
+	int			n = 0;
+
+	LWLockAcquire(weir_shared->lock, LW_SHARED);
+	for (int i = 0; i < weir_shared->n_slots; i++)
+		n += weir_shared->slots[i].pid != 0;
+	LWLockRelease(weir_shared->lock);
+	return weir_budget_limit() / Max(n, 1);
+}
+
+void
+weir_give_back_memory(WeirWorker *worker)
+{
+	static uint64 last_seen = 0;
+	uint64		wanted = pg_atomic_read_u64(&weir_shared->memory_wanted);
+	Size		share;
+	ListCell   *cell;
+
+	if (wanted == last_seen)
+		return;
+	share = fair_share();
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (weir_budget_mine() <= share)
+			break;
+		if (run == NULL)
+			continue;
+		if (run->n_dirty > 0)
+			return;				/* once it is committed */
+		if (has_index(run))
+			sweep(run, 0, WHAT_MAY_LEAVE);
+	}
+	last_seen = wanted;
+}
+
+/* -------------------------------------------------------------- coming back */
+
+typedef struct Lookup
+{
+	int64		pane;
+	uint32		hash;			/* of the other keys */
+} Lookup;
+
+#define ST_SORT sort_lookups
+#define ST_ELEMENT_TYPE Lookup
+#define ST_COMPARE(a, b) \
+	((a)->pane != (b)->pane ? ((a)->pane < (b)->pane ? -1 : 1) : \
+	 (a)->hash != (b)->hash ? ((a)->hash < (b)->hash ? -1 : 1) : 0)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+/*
+ * A group has come from disk.  While a commit is being put together nothing may be
+ * added to the deadlines: what is due already would be dropped unseen.
+ */
+void
+weir_run_welcome(WeirRun *run, WeirGroup *group)
+{
+	int64		pane = weir_stored_pane(run->format,
+										weir_group_key(run->table, group));
+
+	weir_evicted_add(run->evicted, pane, -1);
+	group->flags |= WEIR_GROUP_HEAT_ONE;
+	if (run->staging)
+		weir_run_list(run, &run->arrived, WEIR_GROUP_ARRIVED, group);
+	else if (run->deadlines != NULL && weir_pane_of_group(run, group, &pane))
+		weir_run_wait(run, group, pane, DT_NOBEGIN);
+	if (run->truncated)
+	{
+		/* what it was went with a TRUNCATE while it was away */
+		weir_group_reset(run->table, group);
+		weir_run_touch(run, group);
+		group->flags |= WEIR_GROUP_HAD_DELETE;
+	}
+}
+
+void
+weir_run_settle_arrived(WeirRun *run)
+{
+	for (int i = 0; i < run->arrived.n; i++)
+	{
+		WeirGroup  *group = run->arrived.groups[i];
+		int64		pane;
+
+		group->flags &= ~WEIR_GROUP_ARRIVED;
+		if (run->deadlines != NULL &&
+			(group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_GONE)) == 0 &&
+			weir_pane_of_group(run, group, &pane))
+			weir_run_wait(run, group, pane, DT_NOBEGIN);
+	}
+	run->arrived.n = 0;
+}
+
+void
+weir_run_bring_back(void *arg, int n, char **images, const uint32 *lens,
+					const uint32 *hashes)
+{
+	WeirRun    *run = arg;
+	Lookup	   *lookups = palloc(sizeof(Lookup) * n);
+	int			n_lookups = 0;
+	Relation	state_table;
+	WeirStateReader *reader;
+	WeirGroup  *group;
+
+	for (int i = 0; i < n; i++)
+	{
+		int64		pane = weir_stored_pane(run->format, images[i]);
+
+		if (!weir_evicted_has(run->evicted, pane))
+			continue;
+		lookups[n_lookups].pane = pane;
+		lookups[n_lookups++].hash = weir_key_hash_others(run->format, images[i],
+														 hashes[i]);
+	}
+	if (n_lookups == 0)
+	{
+		pfree(lookups);
+		return;
+	}
+	run->fetching = true;
+	WEIR_FAULT("evict-back");
+	sort_lookups(lookups, n_lookups);
+	state_table = table_open(run->def->state_table, AccessShareLock);
+	reader = weir_state_reader_begin(state_table, run->table, run->mark);
+	for (int i = 0; i < n_lookups; i++)
+	{
+		if (i > 0 && lookups[i].pane == lookups[i - 1].pane &&
+			lookups[i].hash == lookups[i - 1].hash)
+			continue;
+		weir_state_reader_seek(reader, lookups[i].pane, lookups[i].hash,
+							   lookups[i].hash);
+		while ((group = weir_state_reader_next(reader)) != NULL)
+			weir_run_welcome(run, group);
+	}
+	weir_state_reader_end(reader);
+	table_close(state_table, AccessShareLock);
+	run->fetching = false;
+	pfree(lookups);
+}
+
+void
+weir_run_bring_all_back(WeirRun *run)
+{
+	Relation	state_table;
+	WeirStateReader *reader;
+	WeirGroup  *group;
+	int64	   *panes;
+	int			n;
+
+	if (weir_evicted_count(run->evicted) == 0)
+		return;
+	state_table = table_open(run->def->state_table, AccessShareLock);
+	reader = weir_state_reader_begin(state_table, run->table, run->mark);
+	n = weir_evicted_panes(run->evicted, &panes);
+	for (int i = 0; i < n; i++)
+	{
+		weir_state_reader_seek(reader, panes[i], 0, PG_UINT32_MAX);
+		while ((group = weir_state_reader_next(reader)) != NULL)
+			weir_run_welcome(run, group);
+	}
+	weir_state_reader_end(reader);
+	table_close(state_table, AccessShareLock);
+	pfree(panes);
+}
+
+/* ---------------------------------------------------------------- opening */
+
+/* While states are loaded: is memory full as far as this group is concerned? */
+static bool
+may_stay_on_disk(void *arg, int64 pane)
+{
+	WeirRun    *run = arg;
+	Size		limit = weir_budget_limit();
+
+	if (!run->has_index)
+		return false;
+	if (weir_budget_taken() + weir_group_table_growth(run->table, 1) <=
+		limit - 2 * RESERVE(limit) && !is_over_test_limit(run))
+		return false;
+	return residence_of_pane(run, pane) != MUST_STAY;
+}
+
+/*
+ * Stored bytes are packed; in memory a group takes twice as much, or four times.
+ * If that might not fit, the index is made first, for nobody can make it while the
+ * table is being read.
+ */
+static bool
+may_not_fit(Relation state_table)
+{
+	Size		stored = (Size) RelationGetNumberOfBlocks(state_table) * BLCKSZ;
+	Size		limit = weir_budget_limit();
+	Size		taken = Min(weir_budget_taken(), limit);
+
+#ifdef WEIR_TEST
+	if (weir_test_groups > 0 && stored > 0)
+		return true;
+#endif
+	return stored * 4 > limit - taken;
+}
+
+/* What a backfill of a table had to write to make room, before it was broken off. */
+static void
+forget_partial_states(WeirRun *run)
+{
+	Relation	state_table;
+	bool		empty;
+
+	if (!run->backfilling || run->def->source_kind == WEIR_SOURCE_KAFKA)
+		return;
+	state_table = table_open(run->def->state_table, AccessShareLock);
+	empty = RelationGetNumberOfBlocks(state_table) == 0;
+	table_close(state_table, AccessShareLock);
+	if (!empty)
+		weir_truncate_states(run->def->state_table);
+}
+
+void
+weir_run_load_groups(WeirRun *run)
+{
+	Relation	state_table;
+	bool		wants_index;
+	WeirOwnerScope scope;
+
+	forget_partial_states(run);
+	state_table = table_open(run->def->state_table, AccessShareLock);
+	run->has_index = OidIsValid(weir_state_index(state_table));
+	wants_index = !run->has_index && may_not_fit(state_table);
+	table_close(state_table, AccessShareLock);
+	if (wants_index)
+	{
+		WEIR_FAULT("evict-index");
+		weir_make_state_index(run->def->state_table);
+		run->has_index = true;
+	}
+
+	state_table = table_open(run->def->state_table, AccessShareLock);
+	run->state_filenode = weir_filenode(state_table);
+	/* the keys' hash functions run */
+	weir_owner_begin(&scope, run->def->owner);
+	weir_load_states(state_table, run->table, run->mark, may_stay_on_disk, run,
+					 run->evicted);
+	weir_owner_end(&scope);
+	table_close(state_table, AccessShareLock);
+	note_group_bytes(run);
+	if (weir_evicted_count(run->evicted) > 0)
+		weir_group_table_set_missing(run->table, weir_run_bring_back, run);
+}
