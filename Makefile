@@ -82,14 +82,17 @@ OBJS = \
 	src/runtime/change_confirm.o \
 	src/runtime/change_feed.o \
 	src/runtime/change_sources.o \
+	src/runtime/expire.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/evict.o \
 	src/runtime/fold.o \
+	src/runtime/kept_rows.o \
 	src/runtime/late.o \
 	src/runtime/mark.o \
 	src/runtime/member_failures.o \
 	src/runtime/members.o \
+	src/runtime/pace.o \
 	src/runtime/pinned_settings.o \
 	src/runtime/publish.o \
 	src/runtime/publish_evicted.o \

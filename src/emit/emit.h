@@ -413,6 +413,13 @@ typedef struct WeirStatus
 } WeirStatus;
 
 extern void weir_write_books(const char *view_id, WeirBooks *books, int n);
+
+/*
+ * Only what tells how far behind the source a view is: the source's end, if it is
+ * known, and `complete_to` (or 0) as the row's last_time.
+ */
+extern void weir_write_lag(const char *view_id, const WeirBooks *books,
+						   TimestampTz complete_to);
 extern void weir_write_status(const char *view_id, const WeirStatus *status);
 extern void weir_write_dead_letter(const char *view_id, Oid source,
 								   int32 partition, int64 offset,
@@ -423,12 +430,11 @@ extern void weir_write_dead_letter(const char *view_id, Oid source,
 /* A row that came too late: see the view weir.late_rows. */
 typedef struct WeirLateRow
 {
-	int			n_windows;
-	char	  **windows;		/* as text */
+	Datum		windows;		/* text[] */
 	TimestampTz watermark;
 	int64		late_by;		/* microseconds, behind the latest of them */
 	int			diff;			/* -1: a row that was taken back */
-	Datum		row;			/* jsonb, or 0 */
+	Datum		row;			/* jsonb */
 } WeirLateRow;
 
 extern void weir_write_late_row(const char *view_id, const WeirLateRow *row);

@@ -224,7 +224,7 @@ set_trouble(WeirChangeFeed *feed, const ErrorData *error)
 
 	close_reader(feed);
 	feed->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												 feed->backoff_ms);
+												 WEIR_BACKOFF(feed->backoff_ms));
 	feed->backoff_ms = Min(feed->backoff_ms * 2, LAST_BACKOFF_MS);
 	if (feed->trouble != NULL)
 		return;
@@ -443,6 +443,21 @@ stop_at_limit(WeirMember *member)
 	member->limit = 0;
 }
 
+void
+weir_changes_note_time(WeirWorker *worker)
+{
+	TimestampTz read_by = (TimestampTz) pg_atomic_read_u64(&worker->slot->read_by);
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run != NULL && run->joined && !weir_run_has_news(run))
+			run->complete_to = read_by;
+	}
+}
+
 /* All views that are fed are at the reader's position now. */
 static void
 advance(WeirWorker *worker)
@@ -485,10 +500,10 @@ next_tick(WeirWorker *worker, TimestampTz now)
 
 		if (run == NULL || !run->joined)
 			continue;
-		due = run->last_commit + run->def->options.commit_interval;
+		due = weir_pace_due(run);
 		/* whose time has come commits now, and then an interval later */
 		if (due <= now)
-			due = now + run->def->options.commit_interval;
+			due = now + weir_pace_interval(run);
 		tick = Min(tick, due);
 	}
 	return tick;
@@ -519,6 +534,15 @@ waits_for_ddl(WeirWorker *worker)
 	return true;
 }
 
+/* All that is read is folded before the next commit: into what memory there is. */
+static Size
+bytes_to_read(void)
+{
+	Size		room = weir_budget_limit() / 16;
+
+	return Min(READ_BYTES, Max(room, 64 * 1024));
+}
+
 bool
 weir_changes_read(WeirWorker *worker)
 {
@@ -539,7 +563,7 @@ weir_changes_read(WeirWorker *worker)
 		flush_for_others();
 		feed->seen = GetFlushRecPtr(NULL);
 		WEIR_FAULT("changes-read");
-		(void) weir_wal_read(feed->reader, READ_BYTES, READ_US);
+		(void) weir_wal_read(feed->reader, bytes_to_read(), READ_US);
 		MemoryContextSwitchTo(caller);
 		feed->idle = weir_wal_position(feed->reader) == before;
 		more = !feed->idle && weir_wal_position(feed->reader) < feed->seen;

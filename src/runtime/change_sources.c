@@ -164,6 +164,12 @@ weir_changes_tell_watched(WeirChangeFeed *feed)
 	feed->watch_stale = false;
 }
 
+/*
+ * What the values of a batch may take that are not where they were read, but had
+ * to be decompressed: few rows can take much.
+ */
+#define BATCH_BYTES (8 * 1024 * 1024)
+
 /* ------------------------------------------------------------------- taking */
 
 /* Folds the batch of a source into its views; those that fail are put aside. */
@@ -205,7 +211,8 @@ next_row(WeirWorker *worker, WeirChangeSource *source,
 	WeirBatch  *batch = &source->batch;
 	WeirRowOrigin *origin;
 
-	if (batch->n == WEIR_BATCH_ROWS)
+	if (batch->n == WEIR_BATCH_ROWS ||
+		MemoryContextMemAllocated(batch->mcxt, false) > BATCH_BYTES)
 		flush(worker, source);
 	origin = &batch->origins[batch->n];
 	origin->diff = diff;

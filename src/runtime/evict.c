@@ -495,6 +495,7 @@ weir_run_bring_back(void *arg, int n, char **images, const uint32 *lens,
 		pfree(lookups);
 		return;
 	}
+	run->fetching = true;
 	WEIR_FAULT("evict-back");
 	sort_lookups(lookups, n_lookups);
 	state_table = table_open(run->def->state_table, AccessShareLock);
@@ -511,6 +512,7 @@ weir_run_bring_back(void *arg, int n, char **images, const uint32 *lens,
 	}
 	weir_state_reader_end(reader);
 	table_close(state_table, AccessShareLock);
+	run->fetching = false;
 	pfree(lookups);
 }
 

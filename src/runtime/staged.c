@@ -161,6 +161,20 @@ is_empty(const WeirRun *run, const WeirGroup *group)
 		!ItemPointerIsValid((ItemPointer) &group->result_tid);
 }
 
+/* Waits for nothing, and nothing hangs on it. */
+static bool
+is_idle(const WeirRun *run, const WeirGroup *group)
+{
+	return (group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_UNPUBLISHED |
+							WEIR_GROUP_GONE)) == 0 &&
+		is_empty(run, group);
+}
+
+/*
+ * A pane that has lost its last row stays until its open windows have been
+ * published without that: v still shows them with it.  (After a crash all windows
+ * of which v has a row are published again.)
+ */
 static void
 forget_unpublished(WeirStaged *staged)
 {
@@ -172,10 +186,12 @@ forget_unpublished(WeirStaged *staged)
 	{
 		WeirGroup  *group = run->unpublished[i];
 
-		if (staged->publishes_open)
-			group->flags &= ~WEIR_GROUP_UNPUBLISHED;
-		else if ((group->flags & WEIR_GROUP_GONE) == 0)
+		if ((group->flags & WEIR_GROUP_GONE) != 0)
+			continue;
+		if (!staged->publishes_open)
 			run->unpublished[kept++] = group;
+		else if (is_idle(run, group))
+			weir_group_table_remove(run->table, group);
 	}
 	run->n_unpublished = kept;
 }
@@ -203,14 +219,6 @@ forget_closing(WeirStaged *staged)
 	run->closing.n = kept;
 }
 
-/* Waits for nothing, and nothing hangs on it. */
-static bool
-is_idle(const WeirRun *run, const WeirGroup *group)
-{
-	return (group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_GONE)) == 0 &&
-		is_empty(run, group);
-}
-
 /*
  * Groups that go, those of no rows among them; and holders that compose.c has
  * made for windows which HAVING then rejected.
@@ -221,6 +229,8 @@ remove_groups(WeirStaged *staged)
 	WeirRun    *run = staged->run;
 	int64		n_holders = 0;
 
+	for (int i = 0; staged->publishes_open && i < run->n_unpublished; i++)
+		run->unpublished[i]->flags &= ~WEIR_GROUP_UNPUBLISHED;
 	for (int64 i = 0; staged->publishes && i < staged->n_groups; i++)
 		if (is_idle(run, staged->groups[i]))
 			staged->groups[i]->flags |= WEIR_GROUP_GONE;
