@@ -368,16 +368,32 @@ write_run(WeirRun *run, WeirStaged *staged)
 	table_close(state_table, NoLock);
 	WEIR_FAULT("commit-states");
 
-	weir_write_kept_rows(run);
 	/* half of a table has no position: after a crash its scan begins again */
 	if (!staged->partial)
+	{
+		weir_write_kept_rows(run);
 		weir_write_books(run->def->id, run->books, run->n_books);
+	}
 	WEIR_FAULT("commit-positions");
 
 	write_status(run, staged, backfilling);
 	replorigin_session_origin = InvalidRepOriginId;
 	PopActiveSnapshot();
 	relation_close(v, NoLock);
+}
+
+static void
+apply_books(WeirRun *run)
+{
+	weir_expiry_count(run);
+	weir_forget_kept_rows(run);
+	run->moved = false;
+	for (int i = 0; i < run->n_books; i++)
+	{
+		run->books[i].committed = run->books[i].position;
+		run->books[i].exists = true;
+		run->books[i].changed = false;
+	}
 }
 
 /* Step 6. */
@@ -387,9 +403,8 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	WeirRun    *run = staged->run;
 
 	weir_apply_staged(staged);
-	weir_expiry_count(run);
-	weir_forget_kept_rows(run);
-	run->moved = false;
+	if (!staged->partial)
+		apply_books(run);
 	run->rewrite = run->rewrite && !staged->replaces;
 	run->blocked = run->pressed = false;
 
@@ -404,12 +419,6 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 		run->backfill = NULL;
 	}
 	run->filenode = staged->filenode;
-	for (int i = 0; i < run->n_books && !staged->partial; i++)
-	{
-		run->books[i].committed = run->books[i].position;
-		run->books[i].exists = true;
-		run->books[i].changed = false;
-	}
 	run->last_commit = GetCurrentTimestamp();
 	run->wal_bytes = wal_bytes;
 	run->commit_us = commit_us;
