@@ -445,11 +445,13 @@ SELECT d.view::pg_catalog.regclass AS view,
 			ELSE 'the view is stalled' END
 		 WHEN d.paused THEN NULL
 		 ELSE h.message END AS message,
-	CASE WHEN own THEN s.detail END AS detail,
+	CASE WHEN own AND (s.sqlstate IS NOT NULL OR NOT d.paused AND h.message IS NULL)
+		 THEN s.detail END AS detail,	-- of one that runs: why it commits rarely
 	CASE WHEN s.sqlstate IS NOT NULL THEN CASE WHEN own THEN s.hint
 			ELSE 'Its owner sees why.' END
 		 WHEN d.paused THEN 'Call weir.resume() to let it go on.'
-		 ELSE h.hint END AS hint,
+		 WHEN h.message IS NOT NULL THEN h.hint
+		 WHEN own THEN s.hint END AS hint,
 	s.watermark,
 	CASE WHEN d.kind OPERATOR(pg_catalog.=) 'kafka'
 		 THEN 'partition ' OPERATOR(pg_catalog.||) s.held_by::pg_catalog.text

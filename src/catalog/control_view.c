@@ -334,6 +334,10 @@ weir_rebuild(PG_FUNCTION_ARGS)
 		books = ask_broker(view, accept_loss, &n_books, &ranges, &n_ranges);
 	else
 		check_rebuild_changes(view, accept_loss);
+	if (accept_loss)
+		ereport(LOG,
+				(errmsg("continuous view \"%s\" is rebuilt, and what its source has lost is accepted",
+						view->name)));
 
 	weir_sql_begin(&scope);
 	weir_sql("UPDATE weir_data.views SET epoch = epoch OPERATOR(pg_catalog.+) 1"

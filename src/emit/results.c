@@ -54,19 +54,18 @@ typedef struct Results
 	WeirReason *held_reasons;
 } Results;
 
-/* As much as the log of a few hundred rows: a flush of a millisecond. */
+/*
+ * As much as the log of a thousand rows: a flush of a millisecond or three.  A
+ * commit that has less than that is flushed once, at its end: what a disk needs is
+ * mostly the same for a little and for so much.
+ */
 #define PORTION_BYTES (256 * 1024)
 
 void
 weir_flush_in_portions(void)
 {
-	static XLogRecPtr flushed = InvalidXLogRecPtr;
-
-	if (XactLastRecEnd > flushed + PORTION_BYTES)
-	{
+	if (XactLastRecEnd > GetFlushRecPtr(NULL) + PORTION_BYTES)
 		XLogFlush(XactLastRecEnd);
-		flushed = XactLastRecEnd;
-	}
 }
 
 bool

@@ -23,6 +23,8 @@
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/pmsignal.h"
 #include "tcop/cmdtag.h"
 #include "tcop/pquery.h"
 #include "utils/lsyscache.h"
@@ -293,6 +295,8 @@ check_events(KafkaInsert *insert)
 	WeirKafkaHandle *handle = insert->handle;
 
 	CHECK_FOR_INTERRUPTS();
+	if (IsUnderPostmaster && !PostmasterIsAlive())
+		proc_exit(1);
 	weir_kafka_handle_log(handle);
 	for (int i = 0; i < handle->n_events; i++)
 		if (!handle->events[i].transient &&

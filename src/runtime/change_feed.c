@@ -224,7 +224,7 @@ set_trouble(WeirChangeFeed *feed, const ErrorData *error)
 
 	close_reader(feed);
 	feed->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												 feed->backoff_ms);
+												 WEIR_BACKOFF(feed->backoff_ms));
 	feed->backoff_ms = Min(feed->backoff_ms * 2, LAST_BACKOFF_MS);
 	if (feed->trouble != NULL)
 		return;
@@ -500,10 +500,10 @@ next_tick(WeirWorker *worker, TimestampTz now)
 
 		if (run == NULL || !run->joined)
 			continue;
-		due = run->last_commit + run->def->options.commit_interval;
+		due = weir_pace_due(run);
 		/* whose time has come commits now, and then an interval later */
 		if (due <= now)
-			due = now + run->def->options.commit_interval;
+			due = now + weir_pace_interval(run);
 		tick = Min(tick, due);
 	}
 	return tick;

@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 static char *fault_setting = NULL;
+int			weir_test_backoff = INT_MAX;
 int			weir_test_groups = 0;
 
 /* How often each point was reached by this process. */
@@ -49,6 +50,10 @@ weir_define_test_settings(void)
 							   "Fault points to trigger (test builds only).",
 							   NULL, &fault_setting, "",
 							   PGC_SIGHUP, 0, NULL, forget_hits, NULL);
+	DefineCustomIntVariable("weir.test_backoff",
+							"The longest pause before what failed is tried again (test builds only).",
+							NULL, &weir_test_backoff, INT_MAX, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("weir.test_groups",
 							"Groups of a view that are kept in memory, 0 for all that fit (test builds only).",
 							NULL, &weir_test_groups, 0, 0, INT_MAX,

@@ -147,7 +147,8 @@ weir_members_put_aside(WeirWorker *worker, WeirMember *member,
 	ErrorData	hinted = *error;
 
 	member->retry_at = needs_person ? DT_NOEND :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), member->backoff_ms);
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									WEIR_BACKOFF(member->backoff_ms));
 	member->backoff_ms = Min(member->backoff_ms * 2, LAST_BACKOFF_MS);
 
 	/* dropped, paused or altered beneath us: the reload will tell */

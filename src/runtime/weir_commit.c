@@ -414,6 +414,7 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	run->last_commit = GetCurrentTimestamp();
 	run->wal_bytes = wal_bytes;
 	run->commit_us = commit_us;
+	weir_pace_wrote(run, staged->n_groups);
 }
 
 /* What the slot will be told once we have committed. */

@@ -149,8 +149,18 @@ start_worker(const char *name, WeirWorkerArgs *args,
 	return started;
 }
 
-/* Sends a scout and waits until it has come back, a minute at most. */
-static void
+static int
+next_backoff(int backoff_ms)
+{
+	return backoff_ms == 0 ? FIRST_BACKOFF_MS :
+		Min(backoff_ms * 2, LAST_BACKOFF_MS);
+}
+
+/*
+ * Sends a scout and waits until it has come back, a minute at most.  False if
+ * there was no place for it among max_worker_processes.
+ */
+static bool
 scout(Oid database)
 {
 	WeirWorkerArgs args = {.database = database,.slot = -1};
@@ -160,14 +170,14 @@ scout(Oid database)
 	pid_t		pid;
 
 	if (must_stay_away(database))
-		return;
+		return true;
 	if (!start_worker("pg_weir scout", &args, &handle))
 	{
 		ereport(LOG,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("pg_weir could not start a worker"),
 				 errhint("Raise max_worker_processes.")));
-		return;
+		return false;
 	}
 	while (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
 	{
@@ -184,6 +194,7 @@ scout(Oid database)
 			break;
 	}
 	pfree(handle);
+	return true;
 }
 
 /* Slots whose database has lost its label have nothing to serve. */
@@ -265,9 +276,9 @@ reap_and_start(int i)
 		/* a worker that ran well for a while starts again at once */
 		if (TimestampDifferenceExceeds(child->started, now, LAST_BACKOFF_MS))
 			child->backoff_ms = 0;
-		child->not_before = TimestampTzPlusMilliseconds(now, child->backoff_ms);
-		child->backoff_ms = child->backoff_ms == 0 ? FIRST_BACKOFF_MS :
-			Min(child->backoff_ms * 2, LAST_BACKOFF_MS);
+		child->not_before =
+			TimestampTzPlusMilliseconds(now, WEIR_BACKOFF(child->backoff_ms));
+		child->backoff_ms = next_backoff(child->backoff_ms);
 
 		/* pid: a worker of the launcher before us serves the slot still */
 		LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
@@ -304,8 +315,10 @@ reap_and_start(int i)
 	child->started = now;
 	if (!start_worker("pg_weir worker", &args, &child->handle))
 	{
+		/* others have all places; nobody tells us when one becomes free */
 		child->handle = NULL;
-		child->not_before = TimestampTzPlusMilliseconds(now, LAST_BACKOFF_MS);
+		child->backoff_ms = next_backoff(child->backoff_ms);
+		child->not_before = TimestampTzPlusMilliseconds(now, child->backoff_ms);
 		LWLockAcquire(weir_shared->lock, LW_EXCLUSIVE);
 		slot->state = WEIR_SLOT_WANTED;
 		LWLockRelease(weir_shared->lock);
@@ -343,6 +356,7 @@ weir_launcher_main(Datum arg)
 {
 	uint64		scouted = 0;	/* generation */
 	TimestampTz next_scout = 0;
+	int			scout_backoff_ms = 0;
 	MemoryContext turn;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -381,6 +395,7 @@ weir_launcher_main(Datum arg)
 		{
 			List	   *databases = labelled_databases();
 			ListCell   *cell;
+			bool		all_scouted = true;
 
 			scouted = generation;
 			slot_freed = false;
@@ -389,8 +404,14 @@ weir_launcher_main(Datum arg)
 			drop_orphaned_slots(databases);
 			pg_atomic_write_u64(&weir_shared->starved, 0);
 			foreach(cell, databases)
-				if (!ShutdownRequestPending)
-				scout(lfirst_oid(cell));
+			{
+				if (!ShutdownRequestPending && !scout(lfirst_oid(cell)))
+					all_scouted = false;
+			}
+			scout_backoff_ms = all_scouted ? 0 : next_backoff(scout_backoff_ms);
+			if (!all_scouted)
+				next_scout = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 scout_backoff_ms);
 			MemoryContextSwitchTo(turn);
 		}
 		for (int i = 0; i < weir_shared->n_slots; i++)

@@ -289,7 +289,7 @@ is_due(WeirRun *run, TimestampTz now)
 		return false;
 	return run->stop != NULL || run->publish_now ||
 		(has_much(run) && !run->blocked) ||
-		now >= run->last_commit + run->def->options.commit_interval;
+		now >= weir_pace_due(run);
 }
 
 static void
@@ -399,6 +399,8 @@ commit(Which which)
 			due = lappend(due, run);
 		}
 	}
+	if (due == NIL)
+		return;
 	while (due != NIL)
 	{
 		WeirRun    *first = linitial(due);
@@ -417,6 +419,7 @@ commit(Which which)
 		commit_together(together);
 		due = others;
 	}
+	weir_pace_committed(now, GetCurrentTimestamp());
 	foreach(cell, worker.members)
 	{
 		WeirMember *member = lfirst(cell);
@@ -466,8 +469,7 @@ next_commit(WeirRun *run)
 	TimestampTz due = DT_NOEND;
 
 	if (weir_run_has_news(run))
-		due = run->publish_now && !run->blocked ? 0 :
-			weir_time_add(run->last_commit, run->def->options.commit_interval);
+		due = run->publish_now && !run->blocked ? 0 : weir_pace_due(run);
 	else
 	{
 		TimestampTz at = DT_NOEND;
@@ -516,6 +518,7 @@ time_to_wait(void)
 	}
 	if (worker.changes != NULL)
 		due = Min(due, weir_changes_due(&worker));
+	due = Min(due, weir_pace_next_look(&worker));
 	return TimestampDifferenceMilliseconds(now, due);
 }
 
@@ -627,6 +630,7 @@ weir_worker_main(Datum arg)
 		if (worker.changes != NULL)
 			weir_changes_note_time(&worker);
 		tend_blocked();
+		weir_pace_look(&worker);
 		weir_give_back_memory(&worker);
 		weir_members_stop(&worker);
 		weir_members_answer_waits(&worker);

@@ -12,6 +12,7 @@
 #include "catalog/weir_catalog.h"
 #include "emit/emit.h"
 #include "executor/executor.h"
+#include "runtime/pace.h"
 #include "runtime/shared.h"
 #include "source/source.h"
 #include "decode/decode.h"
@@ -224,6 +225,7 @@ typedef struct WeirRun
 	int			n_books;
 
 	TimestampTz last_commit;	/* server time: paces the next one */
+	WeirPace	pace;
 	bool		blocked;		/* a lock kept the last commit off */
 	TimestampTz next_lag;		/* while it does: when to say how far behind */
 	TimestampTz complete_to;	/* of changes: all that was committed by then is

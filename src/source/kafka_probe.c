@@ -11,7 +11,8 @@
  * slices.  A slice that found no connection is repeated at its length; one
  * whose answer was under way when it ended is repeated twice as long, since a
  * broker on another continent needs more than the first slice and would never
- * be heard otherwise.
+ * be heard otherwise.  A postmaster that dies meanwhile ends the process at once
+ * (enter_client).
  *
  * All offsets come from ListOffsets, whose reserved times -2 and -1 mean the
  * first and the last offset: one request a broker and question, however many
@@ -22,7 +23,16 @@
  */
 #include "source/kafka_handle.h"
 
+#include <signal.h>
+#include <unistd.h>
+#ifdef HAVE_SYS_PRCTL_H
+#include <sys/prctl.h>
+#endif
+
 #include "miscadmin.h"
+#include "libpq/pqsignal.h"
+#include "storage/ipc.h"
+#include "storage/pmsignal.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -61,6 +71,8 @@ typedef struct Patience
 	WeirKafkaEvent *failure;
 } Patience;
 
+static void enter_client(void);
+static void leave_client(void);
 static int	slice(Patience *patience);
 static bool try_again(Patience *patience, rd_kafka_resp_err_t code);
 static bool handle_events(Patience *patience);
@@ -171,8 +183,10 @@ ask_partitions(Patience *patience)
 		const struct rd_kafka_metadata *metadata = NULL;
 		int			n = 0;
 
+		enter_client();
 		code = rd_kafka_metadata(patience->handle->rk, 0, topic, &metadata,
 								 slice(patience));
+		leave_client();
 		if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
 		{
 			if (metadata->topic_cnt != 1)
@@ -212,8 +226,10 @@ ask_offsets(Patience *patience, int64 time, int n, int64 *offsets)
 			rd_kafka_topic_partition_list_add(list,
 											  patience->handle->target->topic,
 											  i)->offset = time;
+		enter_client();
 		code = rd_kafka_offsets_for_times(patience->handle->rk, list,
 										  slice(patience));
+		leave_client();
 		for (int i = 0; i < n && code == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
 		{
 			rd_kafka_topic_partition_t *entry =
@@ -283,6 +299,49 @@ ask_times(Patience *patience, TimestampTz since, int n,
 				ranges[i].at_time = ranges[i].low;
 	}
 	return true;
+}
+
+/*
+ * A process of Postgres ends when its postmaster has died, the next time that it
+ * waits; in here it would not look for as long as the call blocks, and while one
+ * process is left no server starts on these data.  The kernel tells us with a
+ * signal, which ends the process if it is inside of the call.  Elsewhere that
+ * would be wrong: others may wait, without looking either, for an LWLock of ours.
+ */
+static volatile sig_atomic_t inside_client = false;
+
+#if defined(USE_POSTMASTER_DEATH_SIGNAL) && defined(PR_GET_PDEATHSIG)
+static void
+on_postmaster_death(SIGNAL_ARGS)
+{
+	postmaster_possibly_dead = true;
+	if (inside_client && getppid() != PostmasterPid)
+		_exit(1);
+}
+#endif
+
+static void
+enter_client(void)
+{
+#if defined(USE_POSTMASTER_DEATH_SIGNAL) && defined(PR_GET_PDEATHSIG)
+	static bool listening = false;
+	int			signo = 0;
+
+	if (!listening && IsUnderPostmaster &&
+		prctl(PR_GET_PDEATHSIG, &signo) == 0 && signo != 0)
+		pqsignal(signo, on_postmaster_death);
+	listening = true;
+#endif
+	inside_client = true;
+	/* it may have died before anybody listened */
+	if (IsUnderPostmaster && !PostmasterIsAlive())
+		proc_exit(1);
+}
+
+static void
+leave_client(void)
+{
+	inside_client = false;
 }
 
 /* How long the next call may block. */

@@ -339,6 +339,13 @@ sub produce
 	return _table($self->_tool({ in => _lines(@rows) }, "--topic=$topic", '--report'));
 }
 
+# produce_compressed(topic, codec, row ...): small on its way, however large it is
+sub produce_compressed
+{
+	my ($self, $topic, $codec, @rows) = @_;
+	return _table($self->_tool({ in => _lines(@rows) }, "--topic=$topic", '--report', "--compression=$codec"));
+}
+
 # produce_file(topic, path): a file of such lines
 sub produce_file
 {

@@ -177,7 +177,7 @@ connect_to_broker(void)
 		set(conf, "linger.ms", "5");
 		set(conf, "queue.buffering.max.messages", "500000");
 		set(conf, "queue.buffering.max.kbytes", "524288");
-		set(conf, "message.max.bytes", "20000000");
+		set(conf, "message.max.bytes", "200000000");
 		set(conf, "message.timeout.ms", ms);
 		if (compression)
 			set(conf, "compression.codec", compression);

@@ -215,12 +215,63 @@ sub in_reference
 	is_deeply(\@broken, [], 'no link is broken');
 }
 
-# ---- nothing of one machine, and tests that are named exist
+# ---- operators in SQL of ours are qualified
+#
+# The script's, and those in strings of the sources that look like SQL.
 {
-	my $operations = slurp('docs/operations.md');
-	all_found('tests that the fault table names', 3,
-		[ $operations =~ /`((?:test\/t|sql|test\/specs)\/[\w.]+)`/g ],
-		sub { -e $_[0] });
+	my $bare = qr/(?<![:\w])\s(?:=|<>|<=|>=|<|>|\|\||!?~\*?)\s/;
+	my $sql = $script;
+	$sql =~ s/--.*//g;
+	my @statements = split /\n/, $sql;
+	for my $file (@sources)
+	{
+		my $source = $text{$file};
+		$source =~ s{/\*.*?\*/}{}gs;
+		push @statements, grep { /\b(?:WHERE|AND|ON|SELECT|UPDATE)\b/ }
+		  $source =~ /(?<!errmsg\()(?<!errhint\()(?<!errdetail\()"((?:[^"\\]|\\.)*)"/g;
+	}
+	my $qualified = () = "@statements" =~ /OPERATOR\(pg_catalog\.[^)]+\)/g;
+	cmp_ok($qualified, '>', 80, 'operators: the test finds them');
+	is_deeply(
+		[ grep {
+				my $line = $_;
+				# no operators: settings, options, columns that are set
+				$line =~ s/\b(?:search_path|fillfactor|ERRCODE|HINT|DETAIL) = //g;
+				$line =~ s/(?:\bSET |, )\w+ = //g;
+				$line =~ s/^\s*\w+ = //;
+				" $line " =~ $bare;
+			} @statements ],
+		[], 'operators are qualified');
+}
+
+# ---- tests that are named exist, down to the part that is named
+{
+	my $faults = slurp('docs/faults.md');
+	my @named = ($faults . slurp('src/README') . slurp('docs/operations.md')) =~ m{`?((?:test/t|sql|test/specs)/[\w.]+\w(?:: [^`\n]+)?)`?}g;
+	my %body;
+	all_found('tests that the docs name', 100, \@named, sub {
+		my ($file, $part) = split /: /, $_[0], 2;
+		return 0 unless -e $file;
+		return 1 unless defined $part;
+		$body{$file} = slurp($file) unless defined $body{$file};
+		return index($body{$file}, $part) >= 0;
+	});
+
+	# every row of a table of faults has one, or says that it has none
+	my @rows = grep { /^\| / && !/^\|(?: \|)* \||^\| (?:Fault|---)/ } split /\n/, $faults;
+	my @without = grep { !m{`(?:test/t|sql|test/specs)/} && !/\| \x{2013} \|$/ } grep { !/Tests? \|$/ } @rows;
+	cmp_ok(scalar @rows, '>', 80, 'rows of faults: the test finds them');
+	is_deeply(\@without, [], 'each has a test');
+	is(scalar(grep { /\| \x{2013} \|$/ } @rows), 1, 'but for one');
+
+	# each invariant has a test of its name, here and in the sources' map
+	my $map = slurp('src/README');
+	my @invariants = $map =~ /^([A-Z][A-Z ]+[A-Z])  /mg;
+	all_found('invariants', 12, \@invariants,
+		sub { $faults =~ m{^\| $_[0] \|.*`test/t/056_invariants\.pl: $_[0]`}m });
+	is(scalar @invariants, 12, 'twelve of them');
+	my @tested = $map =~ /^    Tested: (.*(?:\n        .*)*)/mg;
+	is(scalar(grep { m{test/t/056_invariants\.pl} } @tested), 12, 'each says which test has its name');
 }
 
 done_testing();
