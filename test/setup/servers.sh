@@ -54,16 +54,17 @@ begin_reports()
 	export WEIR_SANITIZE=1
 }
 
-# count_reports TEST: each is a failure of its own, shown once and kept
+# count_reports TEST: each is a failure of its own, shown once and kept.  What went
+# to the log of a server counts, too.
 count_reports()
 {
 	local report bad=0
 	[ "$server" = sanitize ] || return 0
-	for report in "$WORK/reports"/*; do
-		[ -s "$report" ] || continue
+	for report in "$WORK/reports"/* "$WORK/log/server.log" "$SRC/tmp_check/log"/*; do
+		grep -qE 'ERROR: AddressSanitizer|: runtime error: ' "$report" 2>/dev/null || continue
 		bad=$((bad + 1))
 		printf 'sanitizer, during %s:\n' "$1"
-		head -n 40 "$report"
+		grep -E -A 40 -m 1 'ERROR: AddressSanitizer|: runtime error: ' "$report"
 		mv "$report" "$WORK/log/report.$1.$bad"
 		keep_log "$WORK/log/report.$1.$bad"
 	done
