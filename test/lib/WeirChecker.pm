@@ -191,8 +191,8 @@ sub transaction
 {
 	my ($self, $body, $end) = @_;
 	my $n = ++$self->{tx};
-	my $from = $self->query('SELECT pg_current_wal_insert_lsn()');
-	die "no answer but: @{ $self->{session}{raw} }\n" if $from eq '';
+	# after a crash the WAL goes on behind what was flushed
+	my $from = $self->query('SELECT pg_current_wal_flush_lsn()');
 	for (1 .. 8)
 	{
 		my ($rows, $error) = $self->try("BEGIN; SET LOCAL chk.tx = $n; INSERT INTO chk.txs VALUES ($n, pg_current_xact_id());\n$body;\n$end");
