@@ -39,6 +39,8 @@ OBJS = \
 	src/decode/convert_time.o \
 	src/decode/csv_decode.o \
 	src/decode/decoder.o \
+	src/decode/fuzz_csv.o \
+	src/decode/fuzz_json.o \
 	src/decode/json_scan.o \
 	src/decode/json_shape.o \
 	src/decode/json_text.o \
@@ -58,6 +60,7 @@ OBJS = \
 	src/emit/tidy.o \
 	src/emit/try_compose.o \
 	src/emit/try_row_image.o \
+	src/fdw/fuzz_message.o \
 	src/fdw/kafka_encode.o \
 	src/fdw/kafka_fdw.o \
 	src/fdw/kafka_insert.o \
@@ -66,6 +69,7 @@ OBJS = \
 	src/fdw/show_message.o \
 	src/fdw/stream_fdw.o \
 	src/fdw/stream_message.o \
+	src/fuzz.o \
 	src/monitor/event_time.o \
 	src/monitor/progress.o \
 	src/monitor/view_functions.o \
@@ -78,14 +82,17 @@ OBJS = \
 	src/runtime/change_confirm.o \
 	src/runtime/change_feed.o \
 	src/runtime/change_sources.o \
+	src/runtime/expire.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
 	src/runtime/evict.o \
 	src/runtime/fold.o \
+	src/runtime/kept_rows.o \
 	src/runtime/late.o \
 	src/runtime/mark.o \
 	src/runtime/member_failures.o \
 	src/runtime/members.o \
+	src/runtime/pace.o \
 	src/runtime/pinned_settings.o \
 	src/runtime/publish.o \
 	src/runtime/publish_evicted.o \
@@ -116,6 +123,7 @@ OBJS = \
 	src/source/wal_test.o \
 	src/state/budget.o \
 	src/state/evicted.o \
+	src/state/fuzz_states.o \
 	src/state/group_key.o \
 	src/state/group_table.o \
 	src/state/state_bytes.o \
@@ -123,6 +131,7 @@ OBJS = \
 	src/state/value_store.o \
 	src/window/calendar.o \
 	src/window/deadlines.o \
+	src/window/fuzz_lateness.o \
 	src/window/try_event_time.o \
 	src/window/try_windows.o \
 	src/window/watermark.o \

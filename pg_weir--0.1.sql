@@ -445,11 +445,13 @@ SELECT d.view::pg_catalog.regclass AS view,
 			ELSE 'the view is stalled' END
 		 WHEN d.paused THEN NULL
 		 ELSE h.message END AS message,
-	CASE WHEN own THEN s.detail END AS detail,
+	CASE WHEN own AND (s.sqlstate IS NOT NULL OR NOT d.paused AND h.message IS NULL)
+		 THEN s.detail END AS detail,	-- of one that runs: why it commits rarely
 	CASE WHEN s.sqlstate IS NOT NULL THEN CASE WHEN own THEN s.hint
 			ELSE 'Its owner sees why.' END
 		 WHEN d.paused THEN 'Call weir.resume() to let it go on.'
-		 ELSE h.hint END AS hint,
+		 WHEN h.message IS NOT NULL THEN h.hint
+		 WHEN own THEN s.hint END AS hint,
 	s.watermark,
 	CASE WHEN d.kind OPERATOR(pg_catalog.=) 'kafka'
 		 THEN 'partition ' OPERATOR(pg_catalog.||) s.held_by::pg_catalog.text
@@ -488,7 +490,8 @@ WHERE pg_catalog.has_table_privilege(v.view, 'SELECT');
 -- interest to it: so a view that runs is as far as the worker has read, and all
 -- that was committed lag_seconds ago is folded.
 --
--- Lags are NULL while nobody looks at the source: paused or stalled.
+-- Lags are NULL while nobody looks at the source: paused or stalled; but one that
+-- only waits for a lock (55P03) is known to be behind.
 CREATE VIEW weir_data.lags AS
 SELECT d.view, d.id, d.source, d.kind, p.partition,
 	p.position::pg_catalog.text AS position,
@@ -499,7 +502,7 @@ SELECT d.view, d.id, d.source, d.kind, p.partition,
 		 WHEN p.last_time IS NOT NULL
 		 THEN GREATEST(0, EXTRACT(epoch FROM weir_data.now() OPERATOR(pg_catalog.-) p.last_time))
 	END::pg_catalog.float8 AS lag_seconds,
-	NOT d.paused AND s.sqlstate IS NULL AS moves,
+	NOT d.paused AND (s.sqlstate IS NULL OR s.sqlstate OPERATOR(pg_catalog.=) '55P03') AS moves,
 	p.watermark,
 	CASE WHEN p.watermark IS NOT NULL OR p.idle THEN p.idle END AS idle
 FROM weir_data.definitions() d
@@ -513,6 +516,8 @@ SELECT d.view, d.id, d.source, d.kind, NULL,
 	CASE WHEN e.source_end OPERATOR(pg_catalog.<=) r.position THEN 0
 		 WHEN r.read_by IS NOT NULL
 		 THEN GREATEST(0, EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.read_by))
+		 -- it waits for a lock
+		 WHEN q.moves THEN GREATEST(0, EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) p.last_time))
 	END::pg_catalog.float8,
 	q.moves,
 	p.watermark,
@@ -524,7 +529,7 @@ FROM weir_data.definitions() d
 	CROSS JOIN LATERAL (SELECT weir_data.wal_end() AS source_end) e
 	-- what is recorded, in the snapshot of the view's rows
 	CROSS JOIN LATERAL (SELECT
-		NOT d.paused AND s.sqlstate IS NULL AS moves,
+		NOT d.paused AND (s.sqlstate IS NULL OR s.sqlstate OPERATOR(pg_catalog.=) '55P03') AS moves,
 		s.phase OPERATOR(pg_catalog.=) 'running' AND NOT d.paused
 			AND s.sqlstate IS NULL AS runs,
 		GREATEST('0/0'::pg_catalog.pg_lsn OPERATOR(pg_catalog.+) p.position::pg_catalog.numeric,

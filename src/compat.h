@@ -353,4 +353,24 @@ weir_json_query_type(Node *node)
 #define weir_slot_acquire(name) ReplicationSlotAcquire(name, true)
 #endif
 
+/*
+ * Postgres' own JSON parser, which the fuzzers compare with.  17 can fill a
+ * lexer of the caller's; its callbacks, from 16 on, say whether to go on.
+ */
+#if PG_VERSION_NUM >= 170000
+#define weir_make_json_lexer(json, len, escapes) \
+	makeJsonLexContextCstringLen(NULL, json, len, PG_UTF8, escapes)
+#else
+#define weir_make_json_lexer(json, len, escapes) \
+	makeJsonLexContextCstringLen(unconstify(char *, json), len, PG_UTF8, \
+								 escapes)
+#endif
+#if PG_VERSION_NUM >= 160000
+#define WEIR_JSON_ACTION JsonParseErrorType
+#define WEIR_JSON_GO_ON return JSON_SUCCESS
+#else
+#define WEIR_JSON_ACTION void
+#define WEIR_JSON_GO_ON return
+#endif
+
 #endif							/* WEIR_COMPAT_H */

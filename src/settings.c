@@ -17,6 +17,8 @@ int			weir_state_memory_kb = 256 * 1024;
 int			weir_max_retained_wal_mb = 10 * 1024;
 int			weir_backfill_rate = 1000000;
 int			weir_backfill_max_age_s = 3600;
+int			weir_max_dead_letters = 100000;
+int			weir_max_late_rows = 1000000;
 bool		weir_produce_in_transaction = false;
 
 void
@@ -51,6 +53,18 @@ weir_define_settings(void)
 							"A view that has more than this to read is given up: it must be rebuilt.",
 							&weir_max_retained_wal_mb, 10 * 1024, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.max_dead_letters",
+							"Dead letters that are kept of a view, the newest ones.",
+							"Older ones are deleted; they stay counted. -1 means all.",
+							&weir_max_dead_letters, 100000, -1, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("weir.max_late_rows",
+							"Late rows that are kept of a view, the newest ones.",
+							"Older ones are deleted; they stay counted. -1 means all.",
+							&weir_max_late_rows, 1000000, -1, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("weir.backfill_rate",
 							"Rows a second that a backfill reads at most.",

@@ -56,6 +56,8 @@ extern bool weir_preloaded;
 extern bool weir_enabled;
 extern int	weir_max_workers;
 extern int	weir_state_memory_kb;
+extern int	weir_max_dead_letters;	/* of a view; -1: no limit */
+extern int	weir_max_late_rows;
 extern int	weir_max_retained_wal_mb;
 extern int	weir_backfill_rate;		/* rows a second, 0: no limit */
 extern int	weir_backfill_max_age_s;
@@ -88,7 +90,9 @@ extern volatile uint64 weir_progress;
 
 /*
  * Fault points: named places at which a WEIR_TEST build raises, kills itself,
- * sleeps or pretends that the disk is full, as the setting weir.fault asks.
+ * sleeps or pretends that the disk is full, as the setting weir.fault asks.  After
+ * so many faults what failed would be tried again after half a minute:
+ * WEIR_BACKOFF() is a pause in milliseconds, cut to weir.test_backoff.
  */
 #ifdef WEIR_TEST
 extern void weir_fault_point(const char *name);
@@ -97,8 +101,11 @@ extern void weir_fault_point(const char *name);
 extern int	weir_test_groups;
 extern void weir_define_test_settings(void);
 #define WEIR_FAULT(name) weir_fault_point(name)
+extern int	weir_test_backoff;
+#define WEIR_BACKOFF(ms) Min((ms), weir_test_backoff)
 #else
 #define WEIR_FAULT(name) ((void) 0)
+#define WEIR_BACKOFF(ms) (ms)
 #endif
 
 #endif							/* WEIR_H */

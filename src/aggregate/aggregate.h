@@ -119,6 +119,28 @@ extern bool weir_aggregate_supported(const Aggref *aggref);
 extern void weir_state_prepare(WeirState *state, const WeirClass *class_,
 							   const Aggref *aggref, WeirValueStore *store);
 
+/*
+ * Are these bytes, which may lie anywhere, as long as they say as a value of a
+ * type?  Asked of what was stored: a varlena is plain, as we store them.  What
+ * is in the value is the type's own affair.
+ */
+static inline bool
+weir_value_has_length(bool typbyval, int16 typlen, const char *bytes, Size len)
+{
+	uint32		header;
+
+	if (typbyval)
+		return len == sizeof(Datum);
+	if (typlen >= 0)
+		return len == (Size) typlen;
+	if (typlen == -2)
+		return len > 0 && strnlen(bytes, len) == len - 1;
+	if (len < VARHDRSZ)
+		return false;
+	memcpy(&header, bytes, sizeof(header));
+	return VARATT_IS_4B_U(&header) && VARSIZE(&header) == len;
+}
+
 /* sums.c: count, and sums and averages over integers, money and floats */
 extern const WeirStateOps weir_count_any;
 extern const WeirStateOps weir_count_rows;

@@ -363,7 +363,13 @@ extreme_general_load(const WeirState *state, char *words,
 	memcpy(&len, in, sizeof(len));
 	in += sizeof(len);
 	if (end - in < (ptrdiff_t) len || (len != 0) != there ||
+		n < 0 || n > PG_INT64_MAX / 2 ||
 		extreme->len > SHORT_BYTES)
+		return NULL;
+	if (n > 0 &&
+		!weir_value_has_length(state->typbyval, state->typlen,
+							   there ? in : extreme->value.here,
+							   there ? len : extreme->len))
 		return NULL;
 	if (there)
 		extreme->value.there = weir_value_put(state->store, in, len);

@@ -750,7 +750,8 @@ multiset_load(const WeirState *state, char *words,
 			last = wanted.value = (Datum) (last + (uint64) unfold_sign(number));
 		else
 		{
-			if (number == 0 || number > (uint64) (end - in))
+			if (number == 0 || number > (uint64) (end - in) ||
+				!weir_value_has_length(false, state->typlen, in, number))
 				return NULL;
 			wanted.value = PointerGetDatum(in);
 			wanted.len = (uint32) number;

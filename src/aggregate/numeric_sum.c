@@ -627,6 +627,45 @@ numeric_sum_save(const WeirState *state, const char *words, StringInfo out)
 	save_bytes(out, wide, len);
 }
 
+/* Is it a finite numeric, such as we store? */
+static bool
+is_finite_numeric(const char *bytes, Size len)
+{
+	uint16		header;
+	Size		begin = VARHDRSZ + sizeof(uint16);
+
+	if (!weir_value_has_length(false, -1, bytes, len) || len < begin)
+		return false;
+	memcpy(&header, bytes + VARHDRSZ, sizeof(header));
+	if (HEADER_KIND(header) != HEADER_SHORT)
+		begin += sizeof(int16);
+	if (HEADER_KIND(header) == HEADER_SPECIAL || len < begin ||
+		(len - begin) % sizeof(int16) != 0)
+		return false;
+	for (Size at = begin; at < len; at += sizeof(int16))
+	{
+		int16		digit;
+
+		memcpy(&digit, bytes + at, sizeof(digit));
+		if (digit < 0 || digit >= BASE)
+			return false;
+	}
+	return true;
+}
+
+/* Could it be a sum?  What follows from it must not run wild. */
+static bool
+is_sound(const WeirState *state, const NumericSum *sum)
+{
+	if (sum->fraction < 0 || sum->fraction > MAX_FRACTION ||
+		sum->scale < 0 || sum->scale > LONG_SCALE_MASK)
+		return false;
+	for (int i = 0; i < NEAR_SCALES && state->ops->retracts; i++)
+		if (sum->scales[i] < 0 || sum->scales[i] > LONG_SCALE_MASK)
+			return false;
+	return true;
+}
+
 static const char *
 numeric_sum_load(const WeirState *state, char *words,
 				 const char *in, const char *end)
@@ -641,15 +680,26 @@ numeric_sum_load(const WeirState *state, char *words,
 
 	sum->more = 0;
 	bytes = loaded_bytes(&in, end, &len);
-	if (bytes == NULL || len == 0)
-		return bytes == NULL ? NULL : in;
+	if (bytes == NULL || !is_sound(state, sum))
+		return NULL;
+	if (len == 0)
+		return in;
 	if (len < MORE_BYTES(0))
 		return NULL;
 	memcpy(&n_scales, bytes + offsetof(More, n_scales), sizeof(n_scales));
 	wide = loaded_bytes(&in, end, &wide_len);
 	if (wide == NULL || n_scales < 0 ||
-		n_scales > LONG_SCALE_MASK || len != MORE_BYTES(n_scales))
+		n_scales > LONG_SCALE_MASK || len != MORE_BYTES(n_scales) ||
+		(wide_len > 0 && !is_finite_numeric(wide, wide_len)))
 		return NULL;
+	for (int64 i = 0; i < n_scales; i++)
+	{
+		int64		scale;
+
+		memcpy(&scale, bytes + MORE_BYTES(i), sizeof(scale));
+		if (scale < 0 || scale > LONG_SCALE_MASK)
+			return NULL;
+	}
 
 	sum->more = weir_value_put(state->store, bytes, len);
 	more = (More *) weir_value_edit(state->store, sum->more);

@@ -107,10 +107,13 @@ read_word(const char *name, const char *value, const Word *words, int n,
 static double
 read_share(const char *value)
 {
-	size_t		digits = strspn(value + 1, "0123456789");
+	size_t		digits;
 	size_t		decimals = 0;
 
-	if (value[0] != 'p' || digits != 2)
+	if (value[0] != 'p')
+		return 0;
+	digits = strspn(value + 1, "0123456789");
+	if (digits != 2)
 		return 0;
 	if (value[1 + digits] == '.')
 	{

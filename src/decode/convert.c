@@ -431,13 +431,22 @@ make_bool(WeirColumn *column, const char *s, int len, Datum *value,
 {
 	const char *start = s;
 	const char *end = s + len;
+	char		word[sizeof("false")] = {0};
 	bool		result;
 
 	while (start < end && isspace((unsigned char) *start))
 		start++;
 	while (end > start && isspace((unsigned char) end[-1]))
 		end--;
-	if (!parse_bool_with_len(start, end - start, &result))
+
+	/*
+	 * Of nothing that function reads the first character, and of an "o" the
+	 * second, so it needs a terminator.
+	 */
+	if (end - start < sizeof(word))
+		memcpy(word, start, end - start);
+	if (end - start >= sizeof(word) ||
+		!parse_bool_with_len(word, end - start, &result))
 		return complain_value(column, ERRCODE_INVALID_TEXT_REPRESENTATION,
 							  s, len, complaint);
 	*value = BoolGetDatum(result);

@@ -17,7 +17,6 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/pg_lsn.h"
@@ -54,6 +53,14 @@ static Statement insert_position = {
 	.types = {TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
 		INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT8OID,
 	TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID, BYTEAOID}
+};
+
+static Statement update_lag = {
+	.sql = "UPDATE weir_data.positions SET source_end = COALESCE($3, source_end),"
+	" last_time = COALESCE($4, last_time)"
+	" WHERE view_id OPERATOR(pg_catalog.=) $1 AND partition OPERATOR(pg_catalog.=) $2",
+	.n_args = 4,
+	.types = {TEXTOID, INT4OID, INT8OID, TIMESTAMPTZOID}
 };
 
 static Statement update_status = {
@@ -182,6 +189,22 @@ weir_write_books(const char *view_id, WeirBooks *books, int n)
 }
 
 void
+weir_write_lag(const char *view_id, const WeirBooks *books,
+			   TimestampTz complete_to)
+{
+	Datum		values[] = {CStringGetTextDatum(view_id),
+		Int32GetDatum(books->partition), Int64GetDatum(books->source_end),
+	TimestampTzGetDatum(complete_to)};
+	char		nulls[] = "    ";
+
+	if (books->source_end < 0)
+		nulls[2] = 'n';
+	if (complete_to == 0)
+		nulls[3] = 'n';
+	run(&update_lag, values, nulls);
+}
+
+void
 weir_write_status(const char *view_id, const WeirStatus *status)
 {
 	const WeirViewTime *time = &status->time;
@@ -245,24 +268,18 @@ weir_write_dead_letter(const char *view_id, Oid source, int32 partition,
 void
 weir_write_late_row(const char *view_id, const WeirLateRow *row)
 {
-	Datum	   *windows = palloc(sizeof(Datum) * Max(row->n_windows, 1));
 	Interval   *late_by = palloc0(sizeof(Interval));
 	Datum		values[7];
 	char		nulls[7];
 
 	memset(nulls, ' ', sizeof(nulls));
-	for (int i = 0; i < row->n_windows; i++)
-		windows[i] = CStringGetTextDatum(row->windows[i]);
 	late_by->time = row->late_by;
 	values[0] = CStringGetTextDatum(view_id);
-	values[1] = PointerGetDatum(construct_array(windows, row->n_windows, TEXTOID,
-												-1, false, TYPALIGN_INT));
+	values[1] = row->windows;
 	set_time(&values[2], &nulls[2], row->watermark);
 	values[3] = IntervalPGetDatum(late_by);
 	values[4] = Int16GetDatum(row->diff);
 	values[5] = row->row;
-	if (row->row == (Datum) 0)
-		nulls[5] = 'n';
 	values[6] = TimestampTzGetDatum(weir_now());
 	run(&insert_late_row, values, nulls);
 }

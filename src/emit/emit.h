@@ -285,9 +285,9 @@ extern int64 weir_session_panes(WeirComposer *composer, const char *image,
 extern void weir_tidy(Relation rel, const ItemPointerData *tid, int n);
 
 /*
- * results.c.  Called every so many rows: flushes WAL that we have written, when it is much.
- * Otherwise the commit flushes all of it at once, and everybody else who commits
- * meanwhile waits for that.
+ * results.c.  Called every so many rows: has WAL that we have written go to disk,
+ * when it is much.  Otherwise the commit flushes all of it at once, and everybody
+ * else who commits meanwhile waits for that.
  */
 extern void weir_flush_in_portions(void);
 
@@ -413,6 +413,13 @@ typedef struct WeirStatus
 } WeirStatus;
 
 extern void weir_write_books(const char *view_id, WeirBooks *books, int n);
+
+/*
+ * Only what tells how far behind the source a view is: the source's end, if it is
+ * known, and `complete_to` (or 0) as the row's last_time.
+ */
+extern void weir_write_lag(const char *view_id, const WeirBooks *books,
+						   TimestampTz complete_to);
 extern void weir_write_status(const char *view_id, const WeirStatus *status);
 extern void weir_write_dead_letter(const char *view_id, Oid source,
 								   int32 partition, int64 offset,
@@ -423,12 +430,11 @@ extern void weir_write_dead_letter(const char *view_id, Oid source,
 /* A row that came too late: see the view weir.late_rows. */
 typedef struct WeirLateRow
 {
-	int			n_windows;
-	char	  **windows;		/* as text */
+	Datum		windows;		/* text[] */
 	TimestampTz watermark;
 	int64		late_by;		/* microseconds, behind the latest of them */
 	int			diff;			/* -1: a row that was taken back */
-	Datum		row;			/* jsonb, or 0 */
+	Datum		row;			/* jsonb */
 } WeirLateRow;
 
 extern void weir_write_late_row(const char *view_id, const WeirLateRow *row);

@@ -6,7 +6,9 @@
  * weir_test_stream_rows(message bytea, xid xid, stream regclass) returns the
  * rows as text, one each, as a cast of the stream's row type would, and none
  * for a message that is ignored.  Tests hand it what a logical slot shows, and
- * what a forger might have made of that.
+ * what a forger might have made of that.  weir_test_sign(message bytea) makes its
+ * MAC right for the transaction that calls it, as a pg_weir of another version
+ * would have.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +18,7 @@
 
 #include "access/table.h"
 #include "access/transam.h"
+#include "access/xact.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
@@ -26,6 +29,7 @@
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(weir_test_stream_rows);
+PG_FUNCTION_INFO_V1(weir_test_sign);
 
 static Datum show_row(TupleDesc desc, Datum *values, bool *nulls);
 
@@ -74,6 +78,23 @@ weir_test_stream_rows(PG_FUNCTION_ARGS)
 		elog(ERROR, "%d rows of %d", n, rows.n);
 	table_close(rel, AccessShareLock);
 	return (Datum) 0;
+}
+
+Datum
+weir_test_sign(PG_FUNCTION_ARGS)
+{
+	bytea	   *bytes = PG_GETARG_BYTEA_P_COPY(0);
+	Size		len = VARSIZE(bytes) - VARHDRSZ;
+	char	   *message = palloc(Max(len, 1));
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("only a superuser signs messages")));
+	memcpy(message, VARDATA(bytes), len);
+	weir_stream_message_sign(message, len, GetTopTransactionId());
+	memcpy(VARDATA(bytes), message, len);
+	PG_RETURN_BYTEA_P(bytes);
 }
 
 static Datum

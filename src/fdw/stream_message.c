@@ -73,6 +73,10 @@
 						 sizeof(MessageHeader) + \
 						 MaxHeapAttributeNumber * sizeof(WeirStreamColumn))
 
+/*
+ * The same in every version, so that the MAC of a message can be looked at whose
+ * version is another one: what is genuine and cannot be read must not be skipped.
+ */
 typedef struct MessageHeader
 {
 	uint32		magic;
@@ -131,6 +135,7 @@ static void read_key(void);
 static void forget_key(Datum arg, Oid relid);
 static bool is_right(const uint8 *mac, const uint8 *expected);
 static uint8 align_bytes(char attalign);
+static void check_column(const WeirStreamColumn *column);
 static Size value_size(const WeirStreamColumn *column, const char *value,
 					   Size room);
 weir_noreturn static void broken_message(void);
@@ -433,7 +438,7 @@ get_header(const char *message, Size len, MessageHeader *header)
 	if (len < sizeof(MessageHeader) || len > LARGEST_MESSAGE)
 		return false;
 	memcpy(header, message, sizeof(MessageHeader));
-	return header->magic == MESSAGE_MAGIC && header->version == MESSAGE_VERSION;
+	return header->magic == MESSAGE_MAGIC;
 }
 
 Oid
@@ -458,6 +463,12 @@ weir_stream_message_open(WeirStreamRows *rows, Oid stream, TransactionId xid,
 	compute_mac(message, len, xid, expected);
 	if (!is_right(header.mac, expected))
 		return false;
+	if (header.version != MESSAGE_VERSION)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a message of a push stream has format %d, this pg_weir reads %d",
+						header.version, MESSAGE_VERSION),
+				 errhint("Install the version of pg_weir that wrote it and call weir.resume, or let the view begin anew with weir.rebuild(view, true).")));
 
 	columns_len = header.natts * sizeof(WeirStreamColumn);
 	if (len - sizeof(MessageHeader) < columns_len)
@@ -465,6 +476,8 @@ weir_stream_message_open(WeirStreamRows *rows, Oid stream, TransactionId xid,
 	rows->n = header.n_rows;
 	rows->natts = header.natts;
 	rows->columns = (const WeirStreamColumn *) (message + sizeof(MessageHeader));
+	for (int i = 0; i < rows->natts; i++)
+		check_column(&rows->columns[i]);
 	rows->at = message + sizeof(MessageHeader) + columns_len;
 	rows->end = message + len;
 	return true;
@@ -488,6 +501,7 @@ weir_stream_message_next(WeirStreamRows *rows, TupleDesc desc, Datum *values,
 		rows->end - row < header->len ||
 		header->len != MAXALIGN(header->len) ||
 		header->data_at > header->len ||
+		header->data_at != MAXALIGN(header->data_at) ||
 		header->data_at < sizeof(RowHeader) +
 		(header->has_nulls ? BITMAPLEN(rows->natts) : 0))
 		broken_message();
@@ -509,6 +523,10 @@ weir_stream_message_next(WeirStreamRows *rows, TupleDesc desc, Datum *values,
 			values[i] = (Datum) 0;
 			nulls[i] = true;
 		}
+		if (known &&
+			(TupleDescAttr(desc, i)->attlen != column->len ||
+			 TupleDescAttr(desc, i)->attbyval != column->byval))
+			broken_message();
 		if (bitmap != NULL && att_isnull(i, bitmap))
 			continue;
 
@@ -544,17 +562,50 @@ value_size(const WeirStreamColumn *column, const char *value, Size room)
 		size = column->len;
 	else if (column->len == -2)
 		size = strnlen(value, room) + 1;
-	else if (room > 0 && !VARATT_IS_1B_E(value) &&
-			 (VARATT_IS_1B(value) || room >= VARHDRSZ))
-		size = VARSIZE_ANY(value);
+	else if (room > 0 && VARATT_IS_1B(value) && !VARATT_IS_1B_E(value))
+		size = VARSIZE_1B(value);
+	else if (room >= VARHDRSZ && VARATT_IS_4B_U(value) &&
+			 VARSIZE_4B(value) >= VARHDRSZ)
+		size = VARSIZE_4B(value);
 	if (size == 0 || size > room)
 		broken_message();
 	return size;
+}
+
+/* Is it one that a type can have? */
+static void
+check_column(const WeirStreamColumn *column)
+{
+	if (column->len == 0 || column->len < -2 ||
+		column->align == 0 || column->align > MAXIMUM_ALIGNOF ||
+		(column->align & (column->align - 1)) != 0 ||
+		(column->byval && column->len != 1 && column->len != 2 &&
+		 column->len != 4 && column->len != 8))
+		broken_message();
 }
 
 /* The MAC was right, so this is our own mistake and nobody's attack. */
 static void
 broken_message(void)
 {
-	elog(ERROR, "a message of a push stream is broken");
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("a message of a push stream is broken"),
+			 errhint("Its rows cannot be read. weir.rebuild(view, true) lets the view begin anew.")));
 }
+
+#ifdef WEIR_TEST
+void
+weir_stream_writer_show(WeirStreamWriter *writer, StringInfo out)
+{
+	((MessageHeader *) writer->message.data)->n_rows = writer->n_rows;
+	appendBinaryStringInfo(out, writer->message.data, writer->message.len);
+}
+
+void
+weir_stream_message_sign(char *message, Size len, TransactionId xid)
+{
+	if (len >= sizeof(MessageHeader))
+		compute_mac(message, len, xid, ((MessageHeader *) message)->mac);
+}
+#endif							/* WEIR_TEST */

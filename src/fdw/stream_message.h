@@ -15,6 +15,7 @@
 #include "weir.h"
 #include "access/tupdesc.h"
 #include "executor/tuptable.h"
+#include "lib/stringinfo.h"
 
 /* The prefix of our messages. */
 #define WEIR_STREAM_PREFIX "pg_weir"
@@ -64,7 +65,8 @@ typedef struct WeirStreamRows
 /*
  * Checks the MAC and begins to read.  False for a message that is not what
  * pg_weir wrote for this stream in this transaction: it is counted and ignored.
- * xid is the top-level transaction's.  The message has to begin at a multiple of
+ * Raises 0A000 for one that is genuine and of a format that this build does not
+ * know, and XX001, here or at any row, for one that is broken.  xid is the top-level transaction's.  The message has to begin at a multiple of
  * MAXALIGN.
  *
  * Needs the catalog of now to read the key, once per process and again when the
@@ -85,5 +87,12 @@ extern bool weir_stream_message_open(WeirStreamRows *rows, Oid stream,
  */
 extern bool weir_stream_message_next(WeirStreamRows *rows, TupleDesc desc,
 									 Datum *values, bool *nulls);
+
+#ifdef WEIR_TEST
+/* The message so far, without a MAC, which the other one makes right. */
+extern void weir_stream_writer_show(WeirStreamWriter *writer, StringInfo out);
+extern void weir_stream_message_sign(char *message, Size len,
+									 TransactionId xid);
+#endif
 
 #endif							/* WEIR_STREAM_MESSAGE_H */

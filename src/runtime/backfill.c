@@ -353,21 +353,19 @@ take_groups(WeirBackfill *backfill, WeirRun *run, StringInfo message)
 static void
 take_letter(WeirBackfill *backfill, WeirRun *run, StringInfo message)
 {
-	MemoryContext old = MemoryContextSwitchTo(run->interval);
-	WeirDeadLetter *letter = palloc0(sizeof(*letter));
+	WeirDeadLetter letter = {0};
 
-	letter->offset = -1;
-	letter->lsn = backfill->target;
-	letter->sqlstate = pq_getmsgint(message, 4);
-	letter->message = pstrdup(pq_getmsgrawstring(message));
+	letter.offset = -1;
+	letter.lsn = backfill->target;
+	letter.sqlstate = pq_getmsgint(message, 4);
+	letter.message = unconstify(char *, pq_getmsgrawstring(message));
 	if (!backfill->discarded)
-		run->dead_letters = lappend(run->dead_letters, letter);
-	MemoryContextSwitchTo(old);
-	/* they are kept in memory until the view is published */
-	if (list_length(run->dead_letters) > MOST_LETTERS)
+		weir_keep_dead_letter(run, &letter);
+	/* they are kept until the view is published */
+	if (weir_kept_letters(run) > MOST_LETTERS)
 		fail_with(backfill, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
 				  "more than 100000 rows of the table raise errors",
-				  letter->message,
+				  letter.message,
 				  "Mend the rows or the query; then call weir.rebuild(view).",
 				  true);
 }

@@ -156,22 +156,22 @@ send_text(StringInfo message, const char *text)
 }
 
 static void
+send_letter(void *arg, const WeirDeadLetter *letter)
+{
+	StringInfo	message = arg;
+
+	resetStringInfo(message);
+	pq_sendbyte(message, WEIR_BACKFILL_LETTER);
+	pq_sendint32(message, letter->sqlstate);
+	send_text(message, letter->message);
+	send_message(message);
+}
+
+static void
 send_letters(StringInfo message)
 {
-	ListCell   *cell;
-
-	foreach(cell, run->dead_letters)
-	{
-		WeirDeadLetter *letter = lfirst(cell);
-
-		resetStringInfo(message);
-		pq_sendbyte(message, WEIR_BACKFILL_LETTER);
-		pq_sendint32(message, letter->sqlstate);
-		send_text(message, letter->message);
-		send_message(message);
-	}
-	run->dead_letters = NIL;
-	MemoryContextReset(run->interval);
+	weir_each_dead_letter(run, send_letter, message);
+	weir_forget_kept_rows(run);
 }
 
 static void

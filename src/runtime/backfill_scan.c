@@ -164,7 +164,7 @@ fold_batch(Receiver *receiver)
 	(void) weir_backfill_report(rows, -1);
 	if (weir_group_table_bytes(run->table) +
 		weir_value_store_bytes(run->store) > room ||
-		list_length(run->dead_letters) >= 1000)
+		weir_kept_letters(run) >= 1000)
 		weir_backfill_send();
 	throttle(receiver, rows);
 	MemoryContextSwitchTo(old);

@@ -227,7 +227,7 @@ set_trouble(WeirChangeFeed *feed, const ErrorData *error)
 
 	close_reader(feed);
 	feed->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												 feed->backoff_ms);
+												 WEIR_BACKOFF(feed->backoff_ms));
 	feed->backoff_ms = Min(feed->backoff_ms * 2, LAST_BACKOFF_MS);
 	if (feed->trouble != NULL)
 		return;
@@ -485,6 +485,21 @@ stop_at_limit(WeirMember *member)
 	member->limit = 0;
 }
 
+void
+weir_changes_note_time(WeirWorker *worker)
+{
+	TimestampTz read_by = (TimestampTz) pg_atomic_read_u64(&worker->slot->read_by);
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run != NULL && run->joined && !weir_run_has_news(run))
+			run->complete_to = read_by;
+	}
+}
+
 /* All views that are fed are at the reader's position now. */
 static void
 advance(WeirWorker *worker)
@@ -527,10 +542,10 @@ next_tick(WeirWorker *worker, TimestampTz now)
 
 		if (run == NULL || !run->joined)
 			continue;
-		due = run->last_commit + run->def->options.commit_interval;
+		due = weir_pace_due(run);
 		/* whose time has come commits now, and then an interval later */
 		if (due <= now)
-			due = now + run->def->options.commit_interval;
+			due = now + weir_pace_interval(run);
 		tick = Min(tick, due);
 	}
 	return tick;

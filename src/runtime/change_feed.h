@@ -79,6 +79,9 @@ extern void weir_changes_take(WeirWorker *worker);
 /* The run is about to be closed. */
 extern void weir_changes_leave(WeirWorker *worker, WeirRun *run);
 
+/* After commits: by when is all that was committed in the views? */
+extern void weir_changes_note_time(WeirWorker *worker);
+
 /* Reads and folds; true if there is more at once. */
 extern bool weir_changes_read(WeirWorker *worker);
 

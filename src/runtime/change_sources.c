@@ -164,6 +164,12 @@ weir_changes_tell_watched(WeirChangeFeed *feed)
 	feed->watch_stale = false;
 }
 
+/*
+ * What the values of a batch may take that are not where they were read, but had
+ * to be decompressed: few rows can take much.
+ */
+#define BATCH_BYTES (8 * 1024 * 1024)
+
 /* ------------------------------------------------------------------- taking */
 
 /* Folds the batch of a source into its views; those that fail are put aside. */
@@ -205,7 +211,8 @@ next_row(WeirWorker *worker, WeirChangeSource *source,
 	WeirBatch  *batch = &source->batch;
 	WeirRowOrigin *origin;
 
-	if (batch->n == WEIR_BATCH_ROWS)
+	if (batch->n == WEIR_BATCH_ROWS ||
+		MemoryContextMemAllocated(batch->mcxt, false) > BATCH_BYTES)
 		flush(worker, source);
 	origin = &batch->origins[batch->n];
 	origin->diff = diff;
@@ -277,20 +284,17 @@ count_forgery(WeirChangeSource *source, const WeirChange *change)
 	}
 }
 
-/* Rows that were pushed into a stream. */
-static void
-add_pushed(WeirWorker *worker, WeirChangeSource *source,
-		   const WeirChange *change)
+/* False for a forgery.  Raises when the rows cannot be read. */
+static bool
+read_pushed(WeirWorker *worker, WeirChangeSource *source,
+			const WeirChange *change)
 {
 	WeirBatch  *batch = &source->batch;
 	WeirStreamRows rows;
 
 	if (!weir_stream_message_open(&rows, source->relid, change->txn->xid,
 								  change->message, change->message_len))
-	{
-		count_forgery(source, change);
-		return;
-	}
+		return false;
 	for (;;)
 	{
 		int			row = next_row(worker, source, change->txn, 1, true, 0);
@@ -298,7 +302,7 @@ add_pushed(WeirWorker *worker, WeirChangeSource *source,
 		if (!weir_stream_message_next(&rows, source->desc,
 									  batch->values + (Size) row * batch->natts,
 									  batch->nulls + (Size) row * batch->natts))
-			break;
+			return true;
 		batch->n++;
 	}
 }
@@ -311,6 +315,39 @@ is_news(const WeirRun *run, const WeirTransaction *txn)
 		(run->limit == 0 || txn->end <= run->limit) &&
 		(run->backfill == NULL ||
 		 !weir_backfill_sees(run->backfill, txn->xid, txn->end));
+}
+
+/*
+ * Rows that were pushed into a stream.  If they cannot be read, its views stop
+ * before that transaction, and nobody else's.
+ */
+static void
+add_pushed(WeirWorker *worker, WeirChangeSource *source,
+		   const WeirChange *change)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	List	   *runs;
+	ListCell   *cell;
+
+	PG_TRY();
+	{
+		if (!read_pushed(worker, source, change))
+			count_forgery(source, change);
+	}
+	PG_CATCH();
+	{
+		error = weir_catch(caller);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return;
+
+	runs = list_copy(source->runs);
+	foreach(cell, runs)
+		if (is_news(lfirst(cell), change->txn))
+			weir_members_stall(worker, lfirst(cell), error, change->txn->begin);
+	list_free(runs);
 }
 
 /* Views that may only see inserts have seen something else. */

@@ -6,7 +6,7 @@
  * weir.fault = 'name:action:n' acts when the named point is reached for the n-th
  * time in a process since it was set: `error` raises, `kill9` kills the process, `crash` kills
  * the whole server as a power failure would look to it, `sleep` waits a second,
- * `enospc` raises disk full.  Several faults are separated by commas.  None of
+ * `enospc` raises disk full.  n = 0: each time.  Several faults are separated by commas.  None of
  * this exists in a production build.
  *
  *-------------------------------------------------------------------------
@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 static char *fault_setting = NULL;
+int			weir_test_backoff = INT_MAX;
 int			weir_test_groups = 0;
 
 /* How often each point was reached by this process. */
@@ -49,6 +50,10 @@ weir_define_test_settings(void)
 							   "Fault points to trigger (test builds only).",
 							   NULL, &fault_setting, "",
 							   PGC_SIGHUP, 0, NULL, forget_hits, NULL);
+	DefineCustomIntVariable("weir.test_backoff",
+							"The longest pause before what failed is tried again (test builds only).",
+							NULL, &weir_test_backoff, INT_MAX, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("weir.test_groups",
 							"Groups of a view that are kept in memory, 0 for all that fit (test builds only).",
 							NULL, &weir_test_groups, 0, 0, INT_MAX,
@@ -110,7 +115,7 @@ weir_fault_point(const char *name)
 		int			n;
 
 		if (sscanf(item, " %63[^:]:%15[^:]:%d", point, action, &n) == 3 &&
-			strcmp(point, name) == 0 && n == hits)
+			strcmp(point, name) == 0 && (n == 0 || n == hits))
 			act(name, action);
 	}
 	pfree(copy);

@@ -204,11 +204,15 @@ weir_feed_open(Oid stream, TupleDesc desc, List *runs)
 					 errhint("pg_weir tries again by itself.")));
 		feed->n_partitions = n;
 		feed->next = palloc(sizeof(int64) * Max(n, 1));
+		feed->ends = palloc(sizeof(int64) * Max(n, 1));
 		feed->begun = DT_NOEND;
 		feed->held = palloc0(sizeof(bool) * Max(n, 1));
 		feed->heard = palloc0(sizeof(TimestampTz) * Max(n, 1));
 		for (int p = 0; p < n; p++)
+		{
 			feed->next[p] = PG_INT64_MAX;
+			feed->ends[p] = ranges[p].high;
+		}
 		foreach(cell, runs)
 		{
 			WeirRun    *run = lfirst(cell);
@@ -531,9 +535,13 @@ weir_feed_look(WeirFeed *feed)
 	feed->next_look =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									feed->trouble ? LOOK_IN_TROUBLE_MS : LOOK_EVERY_MS);
+	/* what a client knows is of its last fetch, and with a full queue it has none */
+	for (int p = 0; ranges != NULL && p < Min(n, old_n); p++)
+		feed->ends[p] = ranges[p].high;
 	if (ranges == NULL || n <= old_n)
 		return;
 
+	feed->ends = repalloc(feed->ends, sizeof(int64) * n);
 	feed->next = repalloc(feed->next, sizeof(int64) * n);
 	feed->held = repalloc(feed->held, sizeof(bool) * n);
 	memset(feed->held + old_n, 0, sizeof(bool) * (n - old_n));
@@ -543,6 +551,7 @@ weir_feed_look(WeirFeed *feed)
 		ListCell   *cell;
 
 		feed->next[p] = 0;
+		feed->ends[p] = ranges[p].high;
 		foreach(cell, feed->runs)
 			(void) check_range(lfirst(cell), &ranges[p]);
 	}

@@ -69,27 +69,24 @@ dead_letter(WeirRun *run, const WeirBatch *batch, int row, WeirBooks *books,
 			int sqlstate, const char *text)
 {
 	const WeirMessage *message = batch->origins ? NULL : &batch->messages[row];
-	MemoryContext old = MemoryContextSwitchTo(run->interval);
-	WeirDeadLetter *letter = palloc0(sizeof(*letter));
+	WeirDeadLetter letter = {0};
 
-	letter->partition = message ? message->partition : 0;
-	letter->offset = message ? message->offset : -1;
-	letter->lsn = message ? InvalidXLogRecPtr : batch->origins[row].end;
-	letter->sqlstate = sqlstate;
-	letter->message = pstrdup(text);
+	letter.partition = message ? message->partition : 0;
+	letter.offset = message ? message->offset : -1;
+	letter.lsn = message ? InvalidXLogRecPtr : batch->origins[row].end;
+	letter.sqlstate = sqlstate;
+	letter.message = pstrdup(text);
 	/* a text of some other library's could quote broken bytes */
-	if (!pg_verifymbstr(letter->message, strlen(letter->message), true))
-		for (char *c = letter->message; *c != '\0'; c++)
+	if (!pg_verifymbstr(letter.message, strlen(letter.message), true))
+		for (char *c = letter.message; *c != '\0'; c++)
 			if (IS_HIGHBIT_SET(*c))
 				*c = '?';
 	if (message != NULL && message->payload != NULL)
 	{
-		letter->payload_len = (int) Min(message->len, PAYLOAD_CAP);
-		letter->payload = palloc(letter->payload_len + 1);
-		memcpy(letter->payload, message->payload, letter->payload_len);
+		letter.payload_len = (int) Min(message->len, PAYLOAD_CAP);
+		letter.payload = unconstify(char *, message->payload);
 	}
-	run->dead_letters = lappend(run->dead_letters, letter);
-	MemoryContextSwitchTo(old);
+	weir_keep_dead_letter(run, &letter);
 	books->rows_in++;
 	books->dead_letters++;
 }

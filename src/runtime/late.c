@@ -28,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "executor/executor.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
@@ -114,7 +115,7 @@ row_as_jsonb(WeirRun *run)
 							   CStringGetDatum(text_to_cstring(DatumGetTextPP(json))));
 }
 
-static char *
+static Datum
 window_as_text(const WeirRun *run, Timestamp lower, Timestamp upper)
 {
 	Oid			type = run->window.with_zone ? TSTZRANGEOID : TSRANGEOID;
@@ -122,8 +123,8 @@ window_as_text(const WeirRun *run, Timestamp lower, Timestamp upper)
 	bool		is_varlena;
 
 	getTypeOutputInfo(type, &output, &is_varlena);
-	return OidOutputFunctionCall(output,
-								 weir_window_range(&run->window, lower, upper));
+	return CStringGetTextDatum(OidOutputFunctionCall(output,
+													 weir_window_range(&run->window, lower, upper)));
 }
 
 /* Windows as text are many bytes; a hop may have thousands of them. */
@@ -137,14 +138,12 @@ static void
 record(WeirRun *run, int64 n, int64 first, int64 last,
 	   Timestamp session_lower, Timestamp session_upper, int diff)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	int			shown = 0;
-	char	   *windows[MOST_WINDOWS];
+	Datum		windows[MOST_WINDOWS];
 	Timestamp	lower = session_lower;
 	Timestamp	upper = session_upper;
 	Timestamp	latest = session_upper;
-	Datum		row;
-	WeirLateRow *late;
+	WeirLateRow late;
 
 	if (run->def->options.late == WEIR_LATE_DROP)
 	{
@@ -152,7 +151,6 @@ record(WeirRun *run, int64 n, int64 first, int64 last,
 		run->moved = true;
 		return;
 	}
-	/* what raises comes first */
 	if (run->window.kind == WEIR_SESSION)
 		windows[shown++] = window_as_text(run, lower, upper);
 	else
@@ -163,21 +161,14 @@ record(WeirRun *run, int64 n, int64 first, int64 last,
 			windows[shown++] = window_as_text(run, lower, upper);
 			latest = upper;
 		}
-	row = row_as_jsonb(run);
-
-	MemoryContextSwitchTo(run->interval);
-	late = palloc0(sizeof(*late));
-	late->n_windows = shown;
-	late->windows = palloc(sizeof(char *) * shown);
-	for (int i = 0; i < shown; i++)
-		late->windows[i] = pstrdup(windows[i]);
-	late->watermark = run->time.watermark;
+	late.windows = PointerGetDatum(construct_array(windows, shown, TEXTOID, -1,
+												   false, TYPALIGN_INT));
+	late.watermark = run->time.watermark;
 	/* behind the end of its latest window */
-	late->late_by = run->time.watermark - latest;
-	late->diff = diff;
-	late->row = PointerGetDatum(PG_DETOAST_DATUM_COPY(row));
-	run->late_rows = lappend(run->late_rows, late);
-	MemoryContextSwitchTo(caller);
+	late.late_by = run->time.watermark - latest;
+	late.diff = diff;
+	late.row = row_as_jsonb(run);
+	weir_keep_late_row(run, &late);
 	run->time.late_side += n;
 	run->moved = true;
 }

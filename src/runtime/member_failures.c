@@ -20,12 +20,16 @@
 
 #include "access/xact.h"
 #include "runtime/watchdog.h"
+#include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define LAST_BACKOFF_MS 30000
+
+/* How often a view that cannot commit says how far behind it is. */
+#define TELL_LAG_MS 5000
 
 /* ------------------------------------------------------------- privileges */
 
@@ -143,7 +147,8 @@ weir_members_put_aside(WeirWorker *worker, WeirMember *member,
 	ErrorData	hinted = *error;
 
 	member->retry_at = needs_person ? DT_NOEND :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), member->backoff_ms);
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									WEIR_BACKOFF(member->backoff_ms));
 	member->backoff_ms = Min(member->backoff_ms * 2, LAST_BACKOFF_MS);
 
 	/* dropped, paused or altered beneath us: the reload will tell */
@@ -259,6 +264,71 @@ record_locked(WeirMember *member, const ErrorData *error)
 }
 
 void
+weir_members_lock_out(WeirWorker *worker, WeirRun *run)
+{
+	WeirMember *member = weir_members_of(worker, run);
+
+	ereport(LOG,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("continuous view \"%s\" reads no more until it can be locked",
+					member->def->name)));
+	weir_members_tell_lag(worker, run);
+	weir_members_close(worker, member);
+	member->locked_out = true;
+	member->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   WEIR_FIRST_BACKOFF_MS);
+}
+
+/* What a commit would lock first, and not wait for. */
+bool
+weir_members_unlocked(WeirMember *member)
+{
+	Oid			changelog = member->def->changelog;
+
+	StartTransactionCommand();
+	member->locked_out =
+		!ConditionalLockRelationOid(member->def->relid, RowExclusiveLock) ||
+		(OidIsValid(changelog) &&
+		 !ConditionalLockRelationOid(changelog, RowExclusiveLock));
+	CommitTransactionCommand();
+	member->retry_at = member->locked_out ?
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									WEIR_FIRST_BACKOFF_MS) : 0;
+	return !member->locked_out;
+}
+
+/*
+ * Positions and counters are those of the last commit, and stay.  What was not
+ * stored yet has no lag to speak of.
+ */
+void
+weir_members_tell_lag(WeirWorker *worker, WeirRun *run)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	run->next_lag = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												TELL_LAG_MS);
+	weir_members_update_ends(worker, run);
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		for (int i = 0; i < run->n_books; i++)
+			weir_write_lag(run->def->id, &run->books[i],
+						   worker->changes == NULL ? 0 : run->complete_to);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		/* it is a courtesy */
+		(void) weir_catch(caller);
+	}
+	PG_END_TRY();
+}
+
+void
 weir_members_fail_commit(WeirWorker *worker, WeirRun *run, ErrorData *error)
 {
 	switch (error->sqlerrcode)
@@ -266,9 +336,12 @@ weir_members_fail_commit(WeirWorker *worker, WeirRun *run, ErrorData *error)
 		case ERRCODE_LOCK_NOT_AVAILABLE:
 		case ERRCODE_T_R_DEADLOCK_DETECTED:
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:
-			/* memory is as it was: read no more, and try the commit again */
+			/* memory is as it was: try the commit again */
 			if (!run->blocked)
+			{
 				record_locked(weir_members_of(worker, run), error);
+				run->next_lag = 0;
+			}
 			run->blocked = true;
 			run->last_commit = GetCurrentTimestamp();
 			break;

@@ -382,6 +382,8 @@ weir_members_update_ends(WeirWorker *worker, WeirRun *run)
 		WeirBooks  *books = &run->books[i];
 		int64		end = weir_kafka_end(feed->consumer, books->partition);
 
+		if (books->partition < feed->n_partitions)
+			end = Max(end, feed->ends[books->partition]);
 		if (end >= 0)
 			books->source_end = Max(end, books->position);
 	}
@@ -515,7 +517,8 @@ weir_members_open(WeirWorker *worker)
 	{
 		WeirMember *member = lfirst(cell);
 
-		if (member->run != NULL || now < member->retry_at)
+		if (member->run != NULL || now < member->retry_at ||
+			(member->locked_out && !weir_members_unlocked(member)))
 			continue;
 		open_member(worker, member);
 		if (member->run != NULL)

@@ -32,6 +32,7 @@ typedef struct WeirMember
 	TimestampTz retry_at;
 	int			backoff_ms;
 	bool		stalled;		/* status says so */
+	bool		locked_out;		/* closed until its locks can be had */
 	const ErrorData *told;		/* the trouble of its source that it says */
 	XLogRecPtr	limit;			/* run it up to here, and no further: */
 	ErrorData  *limit_error;	/* why */
@@ -127,6 +128,18 @@ extern void weir_members_fold(WeirWorker *worker, WeirRun *run,
  */
 extern void weir_members_stall(WeirWorker *worker, WeirRun *run,
 							   const ErrorData *error, XLogRecPtr before);
+
+/*
+ * A lock keeps the run from committing, and that is too much to keep: closes it
+ * until the lock can be had.
+ */
+extern void weir_members_lock_out(WeirWorker *worker, WeirRun *run);
+
+/* Can a member that was locked out be opened?  Else looks again in a while. */
+extern bool weir_members_unlocked(WeirMember *member);
+
+/* While a run cannot commit: writes down how far behind its source it is. */
+extern void weir_members_tell_lag(WeirWorker *worker, WeirRun *run);
 
 /* Records a stall or its end (NULL), if that can be done. */
 extern void weir_members_record_stall(WeirMember *member,

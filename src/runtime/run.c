@@ -496,6 +496,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc, bool loads)
 
 		finishes = palloc0(sizeof(WeirFinish) * Max(run->plan->n_calls, 1));
 		state_of = palloc0(sizeof(int) * Max(run->plan->n_calls, 1));
+		run->letters_stored = run->late_stored = -1;
 		run->interval = AllocSetContextCreate(mcxt, "pg_weir interval",
 											  ALLOCSET_DEFAULT_SIZES);
 		run->store = weir_value_store_create(mcxt);
@@ -535,6 +536,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc, bool loads)
 void
 weir_run_close(WeirRun *run)
 {
+	weir_forget_kept_rows(run);
 	if (run->table != NULL)
 		weir_group_table_destroy(run->table);
 	if (run->store != NULL)

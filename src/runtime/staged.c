@@ -47,6 +47,15 @@ make_room(WeirStaged *staged, int64 most)
 		staged->marks = MemoryContextAllocHuge(mcxt, sizeof(Timestamp) * most);
 }
 
+/* Is the row of v elsewhere than it was?  It may have, or have had, no place. */
+static bool
+has_moved(WeirGroup *group, ItemPointer tid)
+{
+	if (!ItemPointerIsValid(tid) || !ItemPointerIsValid(&group->result_tid))
+		return ItemPointerIsValid(tid) != ItemPointerIsValid(&group->result_tid);
+	return !ItemPointerEquals(tid, &group->result_tid);
+}
+
 /*
  * Holders of rows of v that have got another place, in the order of those;
  * groups that go; and what else has changed.  Flags say what is in the list,
@@ -78,7 +87,7 @@ weir_stage_states(WeirRun *run, WeirStaged *staged)
 		Timestamp	published = ItemPointerIsValid(tid) ? outcome->upper : DT_NOBEGIN;
 
 		if ((group->flags & (WEIR_GROUP_DIRTY | WEIR_GROUP_GONE)) != 0 ||
-			!ItemPointerEquals(tid, &group->result_tid) ||
+			has_moved(group, tid) ||
 			(staged->marks != NULL &&
 			 published != weir_run_published(run, group)))
 			add_group(staged, group, tid, published);
@@ -152,6 +161,20 @@ is_empty(const WeirRun *run, const WeirGroup *group)
 		!ItemPointerIsValid((ItemPointer) &group->result_tid);
 }
 
+/* Waits for nothing, and nothing hangs on it. */
+static bool
+is_idle(const WeirRun *run, const WeirGroup *group)
+{
+	return (group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_UNPUBLISHED |
+							WEIR_GROUP_GONE)) == 0 &&
+		is_empty(run, group);
+}
+
+/*
+ * A pane that has lost its last row stays until its open windows have been
+ * published without that: v still shows them with it.  (After a crash all windows
+ * of which v has a row are published again.)
+ */
 static void
 forget_unpublished(WeirStaged *staged)
 {
@@ -163,10 +186,12 @@ forget_unpublished(WeirStaged *staged)
 	{
 		WeirGroup  *group = run->unpublished[i];
 
-		if (staged->publishes_open)
-			group->flags &= ~WEIR_GROUP_UNPUBLISHED;
-		else if ((group->flags & WEIR_GROUP_GONE) == 0)
+		if ((group->flags & WEIR_GROUP_GONE) != 0)
+			continue;
+		if (!staged->publishes_open)
 			run->unpublished[kept++] = group;
+		else if (is_idle(run, group))
+			weir_group_table_remove(run->table, group);
 	}
 	run->n_unpublished = kept;
 }
@@ -194,14 +219,6 @@ forget_closing(WeirStaged *staged)
 	run->closing.n = kept;
 }
 
-/* Waits for nothing, and nothing hangs on it. */
-static bool
-is_idle(const WeirRun *run, const WeirGroup *group)
-{
-	return (group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_GONE)) == 0 &&
-		is_empty(run, group);
-}
-
 /*
  * Groups that go, those of no rows among them; and holders that compose.c has
  * made for windows which HAVING then rejected.
@@ -212,6 +229,8 @@ remove_groups(WeirStaged *staged)
 	WeirRun    *run = staged->run;
 	int64		n_holders = 0;
 
+	for (int i = 0; staged->publishes_open && i < run->n_unpublished; i++)
+		run->unpublished[i]->flags &= ~WEIR_GROUP_UNPUBLISHED;
 	for (int64 i = 0; staged->publishes && i < staged->n_groups; i++)
 		if (is_idle(run, staged->groups[i]))
 			staged->groups[i]->flags |= WEIR_GROUP_GONE;

@@ -118,20 +118,27 @@ static bool
 holds(WeirRun *run, const WeirTaken *taken)
 {
 	bool		held = true;
+	bool		folded = true;
 
 	if (run->backfilling)
 		return false;
 	for (int p = 0; p < taken->n; p++)
 	{
 		int64		committed = p < run->n_books ? run->books[p].committed : 0;
+		int64		position = p < run->n_books ? run->books[p].position : 0;
 
 		/* what is folded and changed nothing needs no commit */
 		if (run->joined && !weir_run_has_news(run))
-			committed = run->books[p].position;
+			committed = position;
 
 		if (committed < taken->ends[p])
 			held = false;
+		if (position < taken->ends[p])
+			folded = false;
 	}
+	/* it commits rarely for the sake of readers, and here is one who waits */
+	if (folded && !held)
+		run->pace.hurry = true;
 	/* open windows of several panes are committed, but not shown yet */
 	if (held && run->n_unpublished > 0)
 	{

@@ -267,31 +267,6 @@ weir_write_outcomes(WeirRun *run, Relation v, WeirStaged *staged)
 }
 
 static void
-write_late_rows(WeirRun *run)
-{
-	ListCell   *cell;
-
-	foreach(cell, run->late_rows)
-		weir_write_late_row(run->def->id, lfirst(cell));
-}
-
-static void
-write_dead_letters(WeirRun *run)
-{
-	ListCell   *cell;
-
-	foreach(cell, run->dead_letters)
-	{
-		WeirDeadLetter *letter = lfirst(cell);
-
-		weir_write_dead_letter(run->def->id, run->def->source,
-							   letter->partition, letter->offset,
-							   letter->lsn, letter->sqlstate, letter->message,
-							   letter->payload, letter->payload_len);
-	}
-}
-
-static void
 write_status(WeirRun *run, WeirStaged *staged, bool backfilling)
 {
 	WeirStatus	status;
@@ -394,8 +369,7 @@ write_run(WeirRun *run, WeirStaged *staged)
 	table_close(state_table, NoLock);
 	WEIR_FAULT("commit-states");
 
-	write_dead_letters(run);
-	write_late_rows(run);
+	weir_write_kept_rows(run);
 	/* half of a table has no position: after a crash its scan begins again */
 	if (!partial)
 		weir_write_books(run->def->id, run->books, run->n_books);
@@ -414,9 +388,8 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	WeirRun    *run = staged->run;
 
 	weir_apply_staged(staged);
-	run->dead_letters = NIL;
-	run->late_rows = NIL;
-	MemoryContextReset(run->interval);
+	weir_expiry_count(run);
+	weir_forget_kept_rows(run);
 	run->moved = false;
 	run->rewrite = run->rewrite && !staged->replaces;
 	run->blocked = run->pressed = false;
@@ -441,6 +414,7 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	run->last_commit = GetCurrentTimestamp();
 	run->wal_bytes = wal_bytes;
 	run->commit_us = commit_us;
+	weir_pace_wrote(run, staged->n_groups);
 }
 
 /* What the slot will be told once we have committed. */

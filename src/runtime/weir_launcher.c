@@ -74,6 +74,7 @@ labelled_databases(void)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rel = table_open(SharedSecLabelRelationId, AccessShareLock);
@@ -275,7 +276,8 @@ reap_and_start(int i)
 		/* a worker that ran well for a while starts again at once */
 		if (TimestampDifferenceExceeds(child->started, now, LAST_BACKOFF_MS))
 			child->backoff_ms = 0;
-		child->not_before = TimestampTzPlusMilliseconds(now, child->backoff_ms);
+		child->not_before =
+			TimestampTzPlusMilliseconds(now, WEIR_BACKOFF(child->backoff_ms));
 		child->backoff_ms = next_backoff(child->backoff_ms);
 
 		/* pid: a worker of the launcher before us serves the slot still */

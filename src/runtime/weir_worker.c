@@ -7,7 +7,8 @@
  * reading at weir_worker_main(), at the end: the loop is the system in a page.
  * The parts are in the files beside it: feed.c polls and decodes, fold.c folds,
  * weir_commit.c commits; members.c says which views there are and opens them;
- * member_failures.c keeps those that have failed waiting.
+ * member_failures.c keeps those that have failed waiting; expire.c deletes what is
+ * kept for a while only.
  *
  * No transaction is open while the worker waits.  A turn that read something
  * runs in a transaction of its own, without an XID; results are written in
@@ -48,9 +49,11 @@
  */
 #define MOST_KEPT_ROWS 10000
 
-/* Rows of changelogs that have passed their time go in portions of these. */
-#define EXPIRED_AT_ONCE 10000
-#define LOOK_FOR_EXPIRED (10 * USECS_PER_SEC)
+/*
+ * So, too, when so many groups have changed, whatever its interval: a commit needs
+ * about 200 bytes of private memory for each of them.
+ */
+#define MOST_DIRTY (256 * 1024)
 
 static WeirWorker worker;
 
@@ -184,40 +187,23 @@ is_held(WeirFeed *feed)
 									2000);
 }
 
-static int
-kept_rows(const WeirRun *run)
-{
-	return list_length(run->dead_letters) + list_length(run->late_rows);
-}
-
-/*
- * A lock keeps a view from committing.  The others go on, and so does this one as
- * long as it has memory; dead letters and late rows are without bound.
- */
 static bool
-is_blocked(WeirFeed *feed)
-{
-	ListCell   *cell;
-
-	foreach(cell, feed->runs)
-	{
-		WeirRun    *run = lfirst(cell);
-
-		if (run->blocked && (run->pressed || kept_rows(run) >= MOST_KEPT_ROWS))
-			return true;
-	}
-	return false;
-}
-
-static bool
-some_feed_is_blocked(void)
+some_feed_is_held(void)
 {
 	ListCell   *cell;
 
 	foreach(cell, worker.feeds)
-		if (is_blocked(lfirst(cell)) || is_held(lfirst(cell)))
+		if (is_held(lfirst(cell)))
 			return true;
 	return false;
+}
+
+/* Is there so much to commit that it should not become more? */
+static bool
+has_much(const WeirRun *run)
+{
+	return run->pressed || run->n_dirty >= MOST_DIRTY ||
+		weir_kept_rows(run) >= MOST_KEPT_ROWS;
 }
 
 /* Folds a batch into the views of a feed; those that fail are put aside. */
@@ -281,7 +267,7 @@ read_feeds(void)
 		WeirFeed   *feed = lfirst(cell);
 
 		weir_feed_align(feed);
-		if (is_held(feed) || is_blocked(feed) || weir_feed_poll(feed) == 0)
+		if (is_held(feed) || weir_feed_poll(feed) == 0)
 			continue;
 		busy = true;
 		weir_members_apply_settings(&worker, feed->settings);
@@ -302,9 +288,8 @@ is_due(WeirRun *run, TimestampTz now)
 	if (!weir_run_has_news(run))
 		return false;
 	return run->stop != NULL || run->publish_now ||
-		(run->pressed && !run->blocked) ||
-		(kept_rows(run) >= MOST_KEPT_ROWS && !run->blocked) ||
-		now >= run->last_commit + run->def->options.commit_interval;
+		(has_much(run) && !run->blocked) ||
+		now >= weir_pace_due(run);
 }
 
 static void
@@ -345,8 +330,10 @@ commit_together(List *due)
 		ErrorData  *error = NULL;
 		XLogRecPtr	confirm = worker.changes == NULL ? InvalidXLogRecPtr :
 			weir_changes_confirmable(&worker, due);
-		WeirRun    *failed = weir_commit_runs(due, confirm, &error);
+		WeirRun    *failed;
 
+		SetCurrentStatementStartTimestamp();
+		failed = weir_commit_runs(due, confirm, &error);
 		if (failed == NULL)
 		{
 			acknowledge(due);
@@ -412,6 +399,8 @@ commit(Which which)
 			due = lappend(due, run);
 		}
 	}
+	if (due == NIL)
+		return;
 	while (due != NIL)
 	{
 		WeirRun    *first = linitial(due);
@@ -430,6 +419,7 @@ commit(Which which)
 		commit_together(together);
 		due = others;
 	}
+	weir_pace_committed(now, GetCurrentTimestamp());
 	foreach(cell, worker.members)
 	{
 		WeirMember *member = lfirst(cell);
@@ -441,6 +431,37 @@ commit(Which which)
 	}
 }
 
+/*
+ * A lock keeps a view from committing.  It reads on within its memory, since most
+ * locks are short.  Before that is too much, or what it holds back of the WAL, the
+ * view is closed until the lock can be had; so the others go on, and it reads again
+ * from its last commit.  Rows that a table had before would have to be scanned
+ * again, and are within weir.state_memory anyhow.
+ */
+static void
+tend_blocked(void)
+{
+	uint64		most_wal = (uint64) weir_max_retained_wal_mb * 1024 * 1024;
+	List	   *members = list_copy(worker.members);
+	ListCell   *cell;
+
+	foreach(cell, members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run == NULL || !run->blocked)
+			continue;
+		if (GetCurrentTimestamp() >= run->next_lag)
+			weir_members_tell_lag(&worker, run);
+		if (worker.changes == NULL ? has_much(run) :
+			!run->backfilling &&
+			(has_much(run) || (run->books[0].exists &&
+							   weir_wal_end() - (XLogRecPtr) run->books[0].committed > most_wal)))
+			weir_members_lock_out(&worker, run);
+	}
+	list_free(members);
+}
+
 /* When a view commits, or looks whether it should, if nothing comes. */
 static TimestampTz
 next_commit(WeirRun *run)
@@ -448,8 +469,7 @@ next_commit(WeirRun *run)
 	TimestampTz due = DT_NOEND;
 
 	if (weir_run_has_news(run))
-		due = run->publish_now && !run->blocked ? 0 :
-			weir_time_add(run->last_commit, run->def->options.commit_interval);
+		due = run->publish_now && !run->blocked ? 0 : weir_pace_due(run);
 	else
 	{
 		TimestampTz at = DT_NOEND;
@@ -462,10 +482,9 @@ next_commit(WeirRun *run)
 		if (at < DT_NOEND)
 			due = weir_time_add(GetCurrentTimestamp(), Max(at - weir_now(), 0));
 	}
-	if (run->def->options.changelog != WEIR_CHANGELOG_OFF &&
-		run->def->options.changelog_retention >= 0)
-		due = Min(due, run->next_expiry);
-	return due;
+	if (run->blocked)
+		due = Min(due, run->next_lag);
+	return Min(due, weir_expiry_due(run));
 }
 
 /* Milliseconds until something is due by the clock. */
@@ -499,6 +518,7 @@ time_to_wait(void)
 	}
 	if (worker.changes != NULL)
 		due = Min(due, weir_changes_due(&worker));
+	due = Min(due, weir_pace_next_look(&worker));
 	return TimestampDifferenceMilliseconds(now, due);
 }
 
@@ -531,7 +551,7 @@ wait(bool busy)
 		busy = true;
 	if (worker.changes != NULL && !busy)
 		busy = weir_changes_watch_commits(&worker);
-	if (!busy && some_feed_is_blocked())
+	if (!busy && some_feed_is_held())
 		/* its descriptor is readable all the time: wait for the clock */
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -547,65 +567,6 @@ wait(bool busy)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
-	}
-}
-
-/*
- * Deletes what the changelog of a view has kept for long enough, a portion at a
- * time.  An error is nobody's: it is tried again.
- */
-static void
-expire_changes(WeirRun *run)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	const WeirViewOptions *options = &run->def->options;
-	volatile int64 n = 0;
-
-	PG_TRY();
-	{
-		WeirOwnerScope scope;
-
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		weir_owner_begin(&scope, run->def->owner);
-		n = weir_changelog_expire(run->def->changelog,
-								  weir_time_add(weir_now(),
-												-options->changelog_retention),
-								  EXPIRED_AT_ONCE);
-		weir_owner_end(&scope);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		MemoryContextSwitchTo(caller);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error = weir_catch(caller);
-
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
-			error->sqlerrcode != ERRCODE_UNDEFINED_TABLE)
-			ereport(LOG,
-					(errmsg("could not delete old rows of the changelog of \"%s\": %s",
-							run->def->name, error->message)));
-		n = 0;
-	}
-	PG_END_TRY();
-	run->next_expiry = weir_time_add(GetCurrentTimestamp(),
-									 n == EXPIRED_AT_ONCE ? 0 : LOOK_FOR_EXPIRED);
-}
-
-static void
-expire(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	ListCell   *cell;
-
-	foreach(cell, worker.members)
-	{
-		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
-
-		if (run != NULL && run->def->options.changelog_retention >= 0 &&
-			OidIsValid(run->def->changelog) && now >= run->next_expiry)
-			expire_changes(run);
 	}
 }
 
@@ -644,6 +605,8 @@ weir_worker_main(Datum arg)
 		/* or autovacuum knows nothing of what we wrote, until we end */
 		(void) pgstat_report_stat(false);
 		wait(busy);
+		/* or pg_stat_activity takes our transactions to be as old as ourselves */
+		SetCurrentStatementStartTimestamp();
 		if (weir_must_leave(&worker))
 			break;
 		if (weir_members_are_stale(&worker))
@@ -664,12 +627,16 @@ weir_worker_main(Datum arg)
 
 		busy = worker.changes ? weir_changes_read(&worker) : read_feeds();
 		commit(WHAT_IS_DUE);
+		if (worker.changes != NULL)
+			weir_changes_note_time(&worker);
+		tend_blocked();
+		weir_pace_look(&worker);
 		weir_give_back_memory(&worker);
 		weir_members_stop(&worker);
 		weir_members_answer_waits(&worker);
 		weir_members_merge_feeds(&worker);
 		look_for_partitions();
-		expire();
+		weir_expire(&worker);
 		if (worker.changes != NULL)
 			weir_changes_tend(&worker);
 	}

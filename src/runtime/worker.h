@@ -12,6 +12,7 @@
 #include "catalog/weir_catalog.h"
 #include "emit/emit.h"
 #include "executor/executor.h"
+#include "runtime/pace.h"
 #include "runtime/shared.h"
 #include "source/source.h"
 #include "decode/decode.h"
@@ -180,7 +181,7 @@ typedef struct WeirRun
 								 * watermark, and in a backfill's process */
 	TimestampTz next_idle;		/* clock: a partition may become idle then */
 	bool		idle_changed;	/* of a partition, since the last commit */
-	List	   *late_rows;		/* of WeirLateRow, in interval */
+	struct WeirKept *late_rows; /* kept_rows.c; NULL: none */
 	TupleDesc	late_desc;		/* the columns that a late row shows */
 	AttrNumber *late_columns;	/* of the source */
 	bool		suspect;		/* fold.c: a row must be judged by what is applied */
@@ -201,7 +202,9 @@ typedef struct WeirRun
 	TimestampTz next_publish;	/* by weir_now(): of open sliding windows */
 	bool		unsure;			/* v may show them as they are */
 	bool		publish_now;	/* somebody waits for them */
-	TimestampTz next_expiry;	/* of changelog rows */
+	TimestampTz next_expiry;	/* of what expire.c deletes */
+	int64		letters_stored; /* about; -1: not counted yet */
+	int64		late_stored;
 	WeirProjector *projector;
 	TupleDesc	shape;			/* of v, as the definition gives it */
 	Oid			filenode;		/* of v, for which the result TIDs hold */
@@ -215,14 +218,18 @@ typedef struct WeirRun
 	WeirGroup **dirty;
 	int			n_dirty;
 	int			max_dirty;
-	List	   *dead_letters;	/* of WeirDeadLetter, in interval */
-	MemoryContext interval;		/* reset at each commit */
+	struct WeirKept *dead_letters;	/* kept_rows.c; NULL: none */
+	MemoryContext interval;		/* of these; reset at each commit */
 	bool		moved;			/* some position moved */
 	WeirBooks  *books;			/* per partition */
 	int			n_books;
 
 	TimestampTz last_commit;	/* server time: paces the next one */
-	bool		blocked;		/* a lock kept the last commit off: read no more */
+	WeirPace	pace;
+	bool		blocked;		/* a lock kept the last commit off */
+	TimestampTz next_lag;		/* while it does: when to say how far behind */
+	TimestampTz complete_to;	/* of changes: all that was committed by then is
+								 * in v; 0: not known */
 	int64		wal_bytes;		/* of the last commit, and its duration */
 	int64		commit_us;
 
@@ -370,6 +377,43 @@ extern WeirTimeliness weir_judge_row(WeirRun *run, Timestamp ts, int64 pane,
 
 /* A commit has succeeded: the watermark may have moved, what was judged is void. */
 extern void weir_judge_anew(WeirRun *run);
+
+/* ---- kept_rows.c: dead letters and late rows, until their commit ---- */
+
+typedef struct WeirKept WeirKept;
+
+/* Copies of these; in a transaction. */
+extern void weir_keep_dead_letter(WeirRun *run, const WeirDeadLetter *letter);
+extern void weir_keep_late_row(WeirRun *run, const WeirLateRow *row);
+
+/* How many there are since the last commit. */
+extern int64 weir_kept_letters(const WeirRun *run);
+extern int64 weir_kept_late_rows(const WeirRun *run);
+extern int64 weir_kept_rows(const WeirRun *run);
+
+extern void weir_each_dead_letter(WeirRun *run,
+								  void (*take) (void *arg,
+												const WeirDeadLetter *letter),
+								  void *arg);
+
+/* In the commit's transaction; again, if that has failed. */
+extern void weir_write_kept_rows(WeirRun *run);
+
+/* They are committed, or thrown away. */
+extern void weir_forget_kept_rows(WeirRun *run);
+
+/* ---- expire.c: what is kept for a while only ---- */
+
+struct WeirWorker;
+
+/* Deletes what is due; a transaction for each kind and view. */
+extern void weir_expire(struct WeirWorker *worker);
+
+/* The rows that the run has kept are stored now. */
+extern void weir_expiry_count(WeirRun *run);
+
+/* When it is to be called again for a run; DT_NOEND: when it likes. */
+extern TimestampTz weir_expiry_due(const WeirRun *run);
 
 /* ---- publish.c: which rows of v a commit writes ---- */
 
@@ -520,6 +564,7 @@ typedef struct WeirFeed
 	List	   *runs;
 	int			n_partitions;
 	int64	   *next;			/* per partition: what comes next */
+	int64	   *ends;			/* where it ended when it was looked at */
 	int			n_held;
 	bool	   *held;			/* is not read, for it is far ahead of others */
 	TimestampTz *heard;			/* when there was a message of it */

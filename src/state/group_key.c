@@ -329,6 +329,37 @@ weir_key_read(const WeirKeyFormat *format, const char *image,
 	}
 }
 
+bool
+weir_key_is_image(const WeirKeyFormat *format, const char *image, uint32 len)
+{
+	Size		at = BITMAP_BYTES(format->n);
+
+	if (format->window >= 0)
+		at += sizeof(int64);	/* the pane */
+	if (len < at || len % 8 != 0)
+		return false;
+	for (int i = 0; i < format->n; i++)
+	{
+		const WeirKeyPart *part = &format->parts[i];
+		Size		room = len - at;
+		Size		size = sizeof(Datum);
+
+		if (is_null(image, i) || i == format->window)
+			continue;
+		if (!part->typbyval && part->typlen == -1)
+			size = room < VARHDRSZ ? 0 : VARSIZE(image + at);
+		else if (!part->typbyval && part->typlen == -2)
+			size = strnlen(image + at, room) + 1;
+		else if (!part->typbyval)
+			size = part->typlen;
+		if (size > room ||
+			!weir_value_has_length(part->typbyval, part->typlen, image + at, size))
+			return false;
+		at += (size + 7) & ~(Size) 7;
+	}
+	return at == len;
+}
+
 /* Where a part that is not NULL stands: bytes from the image's beginning. */
 static Size
 part_offset(const WeirKeyFormat *format, const char *image, int part)

@@ -125,6 +125,10 @@ extern char *weir_key_pane_at(const WeirKeyFormat *format, char *image);
 extern bool weir_key_equal(const WeirKeyFormat *format, const char *a,
 						   const char *b, int except);
 
+/* Is it one?  Asked of what was stored; of a key's value it tells the length. */
+extern bool weir_key_is_image(const WeirKeyFormat *format, const char *image,
+							  uint32 len);
+
 /* The hash of an image that was written earlier, perhaps by another build. */
 extern uint32 weir_key_hash(const WeirKeyFormat *format, const char *image,
 							uint32 len);

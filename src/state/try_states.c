@@ -13,7 +13,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "state/state.h"
+#include "state/trial.h"
 
 #ifdef WEIR_TEST
 
@@ -32,24 +32,10 @@ PG_FUNCTION_INFO_V1(weir_test_churn);
 PG_FUNCTION_INFO_V1(weir_test_starved_merge);
 
 /* Rows between two saves, or two removals of empty groups. */
-#define BATCH 64
+#define BATCH WEIR_TRIAL_BATCH
 
-/* A view of one text key, count(*) and one aggregate call. */
-typedef struct Trial
-{
-	WeirKeyPart part;
-	WeirKeyFormat format;
-	WeirState  *states;			/* the call, and presence */
-	WeirFinish	finish;
-	Size		words_size;
-	Aggref	   *aggref;
-	WeirClass	class_;
-	WeirValueStore *store;
-	WeirGroupTable *table;
-} Trial;
-
-static void
-open_groups(Trial *trial)
+void
+weir_trial_open_groups(WeirTrial *trial)
 {
 	trial->store = weir_value_store_create(CurrentMemoryContext);
 	trial->states = palloc0(2 * sizeof(WeirState));
@@ -64,18 +50,17 @@ open_groups(Trial *trial)
 										   trial->states[1].offset);
 }
 
-static void
-close_groups(Trial *trial)
+void
+weir_trial_close_groups(WeirTrial *trial)
 {
 	weir_group_table_destroy(trial->table);
 	weir_value_store_destroy(trial->store);
 }
 
-/* An aggregate call over one argument of a type; for count(*) without one. */
-static Trial *
-open_trial(Oid aggregate, Oid type, Oid collation, bool retracts)
+WeirTrial *
+weir_trial_open(Oid aggregate, Oid type, Oid collation, bool retracts)
 {
-	Trial	   *trial = palloc0(sizeof(*trial));
+	WeirTrial	   *trial = palloc0(sizeof(*trial));
 	Aggref	   *aggref = makeNode(Aggref);
 	Const	   *arg = makeNullConst(type, -1, collation);
 
@@ -99,14 +84,13 @@ open_trial(Oid aggregate, Oid type, Oid collation, bool retracts)
 	trial->format.window = -1;
 	trial->format.exact = true;
 	trial->format.parts = &trial->part;
-	open_groups(trial);
+	weir_trial_open_groups(trial);
 	return trial;
 }
 
-/* Folds one batch, all rows of which are given to the group of their key. */
-static void
-fold(Trial *trial, int n, Datum *keys, Datum *values, bool *nulls,
-	 int64 *diffs)
+void
+weir_trial_fold(WeirTrial *trial, int n, Datum *keys, Datum *values,
+				bool *nulls, int64 *diffs)
 {
 	char	   *images[BATCH];
 	uint32		lens[BATCH];
@@ -116,11 +100,11 @@ fold(Trial *trial, int n, Datum *keys, Datum *values, bool *nulls,
 
 	for (int i = 0; i < n; i++)
 	{
-		bool		null = false;
+		bool		none[INDEX_MAX_KEYS] = {false};
 
 		images[i] = palloc(weir_key_room(&trial->format));
-		lens[i] = weir_key_write(&trial->format, &keys[i], &null, images[i],
-								 &hashes[i]);
+		lens[i] = weir_key_write(&trial->format, &keys[i * trial->format.n],
+								 none, images[i], &hashes[i]);
 	}
 	weir_group_table_upsert(trial->table, n, images, lens, hashes, groups);
 	for (int s = 0; s < 2; s++)
@@ -135,9 +119,8 @@ fold(Trial *trial, int n, Datum *keys, Datum *values, bool *nulls,
 		pfree(images[i]);
 }
 
-/* All groups, so that the table can change meanwhile. */
-static WeirGroup **
-all_groups(Trial *trial, int *n)
+WeirGroup **
+weir_trial_groups(WeirTrial *trial, int *n)
 {
 	WeirGroup **groups;
 	WeirGroup  *group;
@@ -154,10 +137,10 @@ all_groups(Trial *trial, int *n)
 }
 
 static void
-remove_empty(Trial *trial)
+remove_empty(WeirTrial *trial)
 {
 	int			n;
-	WeirGroup **groups = all_groups(trial, &n);
+	WeirGroup **groups = weir_trial_groups(trial, &n);
 
 	for (int i = 0; i < n; i++)
 		if (weir_group_rows(trial->table, groups[i]) == 0)
@@ -167,11 +150,11 @@ remove_empty(Trial *trial)
 
 /* Saves each group of `from` and hands its bytes to `take`. */
 static void
-hand_over(Trial *from, Trial *to,
+hand_over(WeirTrial *from, WeirTrial *to,
 		  WeirGroup *(*take) (WeirGroupTable *, const char *, Size))
 {
 	int			n;
-	WeirGroup **groups = all_groups(from, &n);
+	WeirGroup **groups = weir_trial_groups(from, &n);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -187,20 +170,20 @@ hand_over(Trial *from, Trial *to,
 
 /* As if the worker had started again. */
 static void
-reload(Trial *trial)
+reload(WeirTrial *trial)
 {
-	Trial		old = *trial;
+	WeirTrial		old = *trial;
 
-	open_groups(trial);
+	weir_trial_open_groups(trial);
 	hand_over(&old, trial, weir_group_load);
-	close_groups(&old);
+	weir_trial_close_groups(&old);
 }
 
 static void
-reset_all(Trial *trial)
+reset_all(WeirTrial *trial)
 {
 	int			n;
-	WeirGroup **groups = all_groups(trial, &n);
+	WeirGroup **groups = weir_trial_groups(trial, &n);
 
 	for (int i = 0; i < n; i++)
 		weir_group_reset(trial->table, groups[i]);
@@ -211,7 +194,7 @@ reset_all(Trial *trial)
 
 /* A row for each group that is left. */
 static void
-show_groups(Trial *trial, Oid type, ReturnSetInfo *rsinfo)
+show_groups(WeirTrial *trial, Oid type, ReturnSetInfo *rsinfo)
 {
 	WeirGroup  *group;
 	uint64		cursor = 0;
@@ -262,7 +245,7 @@ weir_test_fold(PG_FUNCTION_ARGS)
 	int			n;
 	Oid			input;
 	Oid			ioparam;
-	Trial	   *trials[2];
+	WeirTrial	   *trials[2];
 	int			rounds = strcmp(how, "reset") == 0 ? 2 : 1;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -274,7 +257,7 @@ weir_test_fold(PG_FUNCTION_ARGS)
 					  TYPALIGN_DOUBLE, &diffs, NULL, &n);
 	getTypeInputInfo(type, &input, &ioparam);
 	for (int t = 0; t < 2; t++)
-		trials[t] = open_trial(PG_GETARG_OID(0), type, PG_GETARG_OID(2), !append);
+		trials[t] = weir_trial_open(PG_GETARG_OID(0), type, PG_GETARG_OID(2), !append);
 
 	while (rounds-- > 0)
 	{
@@ -299,7 +282,7 @@ weir_test_fold(PG_FUNCTION_ARGS)
 				times[t][i] = DatumGetInt64(diffs[first]);
 			}
 			for (int t = 0; t < 2; t++)
-				fold(trials[t], size[t], batch_keys[t], values[t], is_null[t],
+				weir_trial_fold(trials[t], size[t], batch_keys[t], values[t], is_null[t],
 					 append ? NULL : times[t]);
 			if (!append)
 				remove_empty(trials[0]);
@@ -311,7 +294,7 @@ weir_test_fold(PG_FUNCTION_ARGS)
 	}
 	if (strcmp(how, "merge_back") == 0)
 	{
-		Trial	   *swap = trials[0];
+		WeirTrial	   *swap = trials[0];
 
 		trials[0] = trials[1];
 		trials[1] = swap;
@@ -327,7 +310,7 @@ weir_test_fold(PG_FUNCTION_ARGS)
 	for (int t = 0; t < 2; t++)
 	{
 		reset_all(trials[t]);
-		close_groups(trials[t]);
+		weir_trial_close_groups(trials[t]);
 	}
 	return (Datum) 0;
 }
@@ -344,7 +327,7 @@ weir_test_churn(PG_FUNCTION_ARGS)
 {
 	int			n_groups = PG_GETARG_INT32(0);
 	int			rounds = PG_GETARG_INT32(1);
-	Trial	   *trial;
+	WeirTrial	   *trial;
 	Datum		result[5] = {0};
 	Oid			min_text;
 	Oid			text_type = TEXTOID;
@@ -352,7 +335,7 @@ weir_test_churn(PG_FUNCTION_ARGS)
 	min_text = LookupFuncName(list_make2(makeString("pg_catalog"),
 										 makeString("min")),
 							  1, &text_type, false);
-	trial = open_trial(min_text, TEXTOID, C_COLLATION_OID, true);
+	trial = weir_trial_open(min_text, TEXTOID, C_COLLATION_OID, true);
 	for (int round = 0; round < rounds; round++)
 	{
 		for (int age = 0; age < Min(round + 1, 2); age++)
@@ -366,7 +349,7 @@ weir_test_churn(PG_FUNCTION_ARGS)
 				snprintf(key, sizeof(key), "%d-%d-%.*s", round - age, i,
 						 i % 50, "the length of a key should differ, so it gets a tail");
 				datum = CStringGetTextDatum(key);
-				fold(trial, 1, &datum, &datum, &null, &diff);
+				weir_trial_fold(trial, 1, &datum, &datum, &null, &diff);
 				pfree(DatumGetPointer(datum));
 			}
 		remove_empty(trial);
@@ -379,19 +362,19 @@ weir_test_churn(PG_FUNCTION_ARGS)
 		}
 	}
 	result[0] = Int64GetDatum(weir_group_table_count(trial->table));
-	close_groups(trial);
+	weir_trial_close_groups(trial);
 	PG_RETURN_ARRAYTYPE_P(construct_array(result, 5, INT8OID, 8, true,
 										  TYPALIGN_DOUBLE));
 }
 
 /* Everything that is known of a trial's groups, in the order of their slots. */
 static char *
-fingerprint(Trial *trial)
+fingerprint(WeirTrial *trial)
 {
 	StringInfoData bytes;
 	StringInfoData hex;
 	int			n;
-	WeirGroup **groups = all_groups(trial, &n);
+	WeirGroup **groups = weir_trial_groups(trial, &n);
 
 	initStringInfo(&bytes);
 	initStringInfo(&hex);
@@ -414,7 +397,7 @@ Datum
 weir_test_starved_merge(PG_FUNCTION_ARGS)
 {
 	Oid			type = PG_GETARG_OID(1);
-	Trial	   *trials[2];
+	WeirTrial	   *trials[2];
 	Oid			input;
 	Oid			ioparam;
 	StringInfoData bytes;
@@ -432,7 +415,7 @@ weir_test_starved_merge(PG_FUNCTION_ARGS)
 		bool		null = false;
 		Datum		key = CStringGetTextDatum("k");
 
-		trials[t] = open_trial(PG_GETARG_OID(0), type, C_COLLATION_OID, true);
+		trials[t] = weir_trial_open(PG_GETARG_OID(0), type, C_COLLATION_OID, true);
 		deconstruct_array(PG_GETARG_ARRAYTYPE_P(2 + t), TEXTOID, -1, false,
 						  TYPALIGN_INT, &texts, NULL, &n);
 		for (int i = 0; i < n; i++)
@@ -441,11 +424,11 @@ weir_test_starved_merge(PG_FUNCTION_ARGS)
 													 TextDatumGetCString(texts[i]),
 													 ioparam, -1);
 
-			fold(trials[t], 1, &key, &value, &null, &diff);
+			weir_trial_fold(trials[t], 1, &key, &value, &null, &diff);
 		}
 	}
 	initStringInfo(&bytes);
-	weir_group_save(trials[1]->table, all_groups(trials[1], &n_groups)[0],
+	weir_group_save(trials[1]->table, weir_trial_groups(trials[1], &n_groups)[0],
 					&bytes);
 	before = fingerprint(trials[0]);
 	for (Size left = 0; !done; left += 8)
@@ -475,7 +458,7 @@ weir_test_starved_merge(PG_FUNCTION_ARGS)
 	for (int t = 0; t < 2; t++)
 	{
 		reset_all(trials[t]);
-		close_groups(trials[t]);
+		weir_trial_close_groups(trials[t]);
 	}
 	PG_RETURN_BOOL(failures > 0);
 }

@@ -308,7 +308,8 @@ sub fold_query
 }
 
 # faults_query(view, mode => 'all' | 'final', kind => of window, jumps => weir_seq
-# may have gaps): SQL for what a changelog must never hold, a line each.
+# may have gaps, row => what a row of v is known by, unless that is its first
+# column and the window): SQL for what a changelog must never hold, a line each.
 sub faults_query
 {
 	my ($self, $view, %param) = @_;
@@ -333,7 +334,7 @@ sub faults_query
 	$what{'an open window'} = "(upper(win) <= weir_watermark) IS NOT TRUE AND NOT (weir_reason = 'rebuild' AND weir_diff = -1)" if $windowed && $param{mode} eq 'final';
 	if (!$param{kind} || $param{kind} ne 'session')
 	{
-		my $row = $windowed ? "$key, win" : $key;
+		my $row = defined $param{row} ? $param{row} : $windowed ? "$key, win" : $key;
 		# what a rebuild takes back comes before all that is new
 		$what{'-1 and +1 of a window are apart'} =
 		  "NOT bool_or(weir_reason = 'rebuild') OVER (PARTITION BY weir_at) AND (count(*) OVER p > 2 OR count(*) OVER p = 2 AND (max(weir_seq) OVER p <> min(weir_seq) OVER p + 1 OR weir_diff <> CASE WHEN weir_seq = min(weir_seq) OVER p THEN -1 ELSE 1 END))";
