@@ -477,6 +477,26 @@ has_news(WeirRun *run, const WeirStaged *staged)
 	return staged->replaces || run->truncated || run->has_watermark;
 }
 
+/* A portion has all panes of its keys: others are nowhere, and not looked for. */
+static void
+replace_by_portions(Portion *portion)
+{
+	WeirRun    *run = portion->run;
+
+	weir_group_table_set_missing(run->table, NULL, NULL);
+	PG_TRY();
+	{
+		replace_all(portion);
+	}
+	PG_CATCH();
+	{
+		weir_group_table_set_missing(run->table, weir_run_bring_back, run);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	weir_group_table_set_missing(run->table, weir_run_bring_back, run);
+}
+
 void
 weir_publish_evicted(WeirRun *run, WeirStaged *staged, Relation v,
 					 Relation state_table)
@@ -491,21 +511,7 @@ weir_publish_evicted(WeirRun *run, WeirStaged *staged, Relation v,
 	if (run->truncated)
 		wipe(&portion);
 	else if (staged->replaces)
-	{
-		/* a portion has all panes of its keys: others are nowhere */
-		weir_group_table_set_missing(run->table, NULL, NULL);
-		PG_TRY();
-		{
-			replace_all(&portion);
-		}
-		PG_CATCH();
-		{
-			weir_group_table_set_missing(run->table, weir_run_bring_back, run);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		weir_group_table_set_missing(run->table, weir_run_bring_back, run);
-	}
+		replace_by_portions(&portion);
 	else if (staged->publishes && staged->watermark > run->time.watermark &&
 			 shows_closing && run->window.kind == WEIR_TUMBLE)
 		close_windows(&portion);
