@@ -69,8 +69,8 @@ sub turn
 		push @values, "($id, $k, $s, $id)";
 	}
 	my $values = join ', ', @values;
-	# the oracle's copy first: whatever a view has, it is there
-	patient("BEGIN; INSERT INTO truth VALUES $values; INSERT INTO items VALUES $values; COMMIT");
+	# the oracle's copy first, and flushed: whatever a view has, it is there
+	patient("SET synchronous_commit = on; BEGIN; INSERT INTO truth VALUES $values; INSERT INTO items VALUES $values; COMMIT");
 	$broker->produce('events', @messages);
 	return;
 }
