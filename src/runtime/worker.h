@@ -423,6 +423,7 @@ typedef struct WeirStaged
 	WeirRun    *run;
 	Oid			filenode;		/* of v */
 	bool		publishes;		/* not in the middle of a backfill */
+	bool		partial;		/* states of half a table, to make room */
 	bool		replaces;		/* all rows of v */
 	bool		publishes_open;	/* sliding windows */
 	TimestampTz watermark;

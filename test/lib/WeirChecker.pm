@@ -250,7 +250,7 @@ sub produce
 		my ($part, $what, $bad) = @$_;
 		my $off = $run->{end}{$part}++;
 		# what is bad of a row is no value
-		my $row = ref $what ? 'ROW' . values_of({ %$what, defined $bad ? ($bad => undef) : () }) . '::chk.rec' : 'NULL';
+		my $row = ref $what ? 'ROW' . values_of({ %$what, defined $bad ? ($bad => undef) : () }) . '::chk.rec' : 'NULL::chk.rec';
 		"($part, $off, " . literal($bad) . ", $row)"
 	} @messages;
 	$self->transaction("INSERT INTO chk.history (source, tx, w, part, off, bad, r) SELECT '$topic', current_setting('chk.tx')::int, 1, * FROM (VALUES "
