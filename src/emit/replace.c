@@ -44,6 +44,7 @@ typedef struct StoredRow
 	uint64		hash;			/* of its image */
 	int64		kept_run;		/* of the first with that hash: so many, from
 								 * it on, are kept */
+	int64		found_run;		/* the same of those that are found, or gone */
 	ItemPointerData tid;
 	bool		kept;			/* found in step 2 */
 	bool		found;			/* and, by a portion, in step 4 */
@@ -144,7 +145,7 @@ read_stored(WeirReplacement *r)
 		}
 		row = &r->stored[r->n_stored++];
 		row->hash = weir_row_image_hash(r->old);
-		row->kept_run = 0;
+		row->kept_run = row->found_run = 0;
 		row->tid = r->old->tts_tid;
 		row->kept = row->found = false;
 		row->emitted = is_within(end, r->emitted);
@@ -219,13 +220,22 @@ static StoredRow *
 find_kept(WeirReplacement *r, TupleTableSlot *row)
 {
 	uint64		hash = weir_row_image_hash(row);
+	int64		first = search(r, hash);
+	int64		at = first;
 
-	for (int64 at = search(r, hash);
-		 at < r->n_stored && r->stored[at].hash == hash; at++)
+	if (first < r->n_stored)
+		at += r->stored[first].found_run;
+	for (; at < r->n_stored && r->stored[at].hash == hash; at++)
 	{
 		StoredRow  *stored = &r->stored[at];
 
-		if (!stored->kept || stored->found || !is_same(r, stored, row))
+		if (!stored->kept || stored->found)
+		{
+			if (at == first + r->stored[first].found_run)
+				r->stored[first].found_run++;
+			continue;
+		}
+		if (!is_same(r, stored, row))
 			continue;
 		stored->found = true;
 		return stored;

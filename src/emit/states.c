@@ -176,15 +176,19 @@ update_state(StateWriter *writer, const WeirGroup *group,
 		index_state(writer, slot, true, which);
 }
 
+/* Cells of a session may come from disk with each other, also when they are deleted. */
 static void
 delete_state(Relation state_table, const WeirGroup *group)
 {
 	ItemPointerData old = group->state_tid;
 	TM_FailureData failure;
+	TM_Result	result = table_tuple_delete(state_table, &old,
+											GetCurrentCommandId(true),
+											GetActiveSnapshot(),
+											InvalidSnapshot, true,
+											&failure, false);
 
-	if (table_tuple_delete(state_table, &old, GetCurrentCommandId(true),
-						   GetActiveSnapshot(), InvalidSnapshot, true,
-						   &failure, false) != TM_Ok)
+	if (result != TM_Ok && result != TM_SelfModified)
 		state_is_missing();
 }
 

@@ -447,7 +447,10 @@ weir_run_welcome(WeirRun *run, WeirGroup *group)
 	{
 		/* what it was went with a TRUNCATE while it was away */
 		weir_group_reset(run->table, group);
-		weir_run_touch(run, group);
+		if (run->staging)
+			weir_run_mark(run, group, false, 0, DT_NOBEGIN);
+		else
+			weir_run_touch(run, group);
 		group->flags |= WEIR_GROUP_HAD_DELETE;
 	}
 }
@@ -555,7 +558,10 @@ may_stay_on_disk(void *arg, int64 pane)
 	if (weir_budget_taken() + weir_group_table_growth(run->table, 1) <=
 		limit - 2 * RESERVE(limit) && !is_over_test_limit(run))
 		return false;
-	return residence_of_pane(run, pane) != MUST_STAY;
+	/* what is frozen stays in memory until it goes, but need not come for that */
+	return residence_of_pane(run, pane) != MUST_STAY ||
+		(!run->backfilling && run->has_watermark &&
+		 weir_pane_freezes(run, pane) <= run->time.watermark);
 }
 
 /*

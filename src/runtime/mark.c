@@ -140,8 +140,10 @@ weir_run_truncate(WeirRun *run)
 		run->truncated = true;
 	while ((group = weir_group_table_next(run->table, &cursor)) != NULL)
 	{
-		if (weir_group_rows(run->table, group) == 0)
-			continue;			/* it holds the row of a window */
+		/* without rows it holds the row of a window, whose rows may be on disk */
+		if (weir_group_rows(run->table, group) == 0 &&
+			!(run->truncated && ItemPointerIsValid(&group->result_tid)))
+			continue;
 		if (is_of_frozen_session(run, group))
 			continue;
 		published = weir_run_published(run, group);

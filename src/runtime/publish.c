@@ -319,6 +319,30 @@ panes_of_closed(WeirRun *run, WeirGroup **groups, int64 n, int64 *n_panes)
 	return panes;
 }
 
+/*
+ * After a TRUNCATE: panes that came from disk only now, since a window of theirs was
+ * composed.  Another window, whose row one of them holds, may have none of its panes
+ * in memory besides; what is still on disk publish_evicted.c sees to.
+ */
+static void
+stage_wiped(WeirRun *run, WeirStaged *staged)
+{
+	WeirOutcome *wiped = palloc(sizeof(WeirOutcome) * Max(run->arrived.n, 1));
+	int64		n_composed = staged->n_outcomes;
+	int64		n = 0;
+
+	for (int64 i = 0; i < n_composed; i++)
+		staged->outcomes[i].holder->flags |= WEIR_GROUP_STAGED;
+	for (int i = 0; i < run->arrived.n; i++)
+		if ((run->arrived.groups[i]->flags & WEIR_GROUP_STAGED) == 0 &&
+			weir_outcome_of_wiped(run, staged, run->arrived.groups[i], &wiped[n]))
+			n++;
+	for (int64 i = 0; i < n_composed; i++)
+		staged->outcomes[i].holder->flags &= ~WEIR_GROUP_STAGED;
+	add_outcomes(staged, wiped, n);
+	pfree(wiped);
+}
+
 /* Hop and cumulate. */
 static void
 stage_sliding(WeirRun *run, WeirStaged *staged)
@@ -343,6 +367,8 @@ stage_sliding(WeirRun *run, WeirStaged *staged)
 		wanted.open = true;
 		compose(run, staged, run->unpublished, run->n_unpublished, &wanted);
 	}
+	if (run->truncated)
+		stage_wiped(run, staged);
 }
 
 /*

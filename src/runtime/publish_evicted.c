@@ -205,7 +205,7 @@ write_states(Portion *portion, Purpose purpose, const WeirStaged *part)
 		ItemPointer tid = &part->placements[i].tid;
 
 		if (purpose == CLOSE_WINDOWS &&
-			ItemPointerEquals(tid, &outcome->holder->result_tid))
+			!weir_group_moves(outcome->holder, tid))
 			continue;
 		gone[n] = false;
 		results[n] = *tid;
@@ -418,10 +418,99 @@ wipe(Portion *portion)
 	pfree(panes);
 }
 
+static bool
+is_forgotten(WeirRun *run, WeirGroup *group)
+{
+	int64		pane = 0;
+
+	(void) weir_pane_of_group(run, group, &pane);
+	return weir_next_deadline(run, group, pane, run->time.watermark) ==
+		DT_NOBEGIN;
+}
+
 /*
- * Panes that are of no use any more.  Sessions may be longer than their cells are
- * away: those come back, and go as groups in memory do.
+ * A portion has cells of sessions that may be longer than that.  Asking brings the
+ * others from disk: those that came since `others` go with them.  What belongs to a
+ * session that can still be revised comes back for good, and goes as groups in memory
+ * do.
  */
+static void
+sort_out_cells(Portion *portion, int others)
+{
+	WeirRun    *run = portion->run;
+	bool	   *goes = palloc(sizeof(bool) * Max(portion->n, 1));
+	bool	   *goes_too;
+	int64		n = portion->n;
+	int			n_arrived;
+	int			n_kept = others;
+
+	for (int64 i = 0; i < n; i++)
+		goes[i] = is_forgotten(run, portion->groups[i]);
+	n_arrived = run->arrived.n;
+	goes_too = palloc(sizeof(bool) * Max(n_arrived, 1));
+	for (int i = others; i < n_arrived; i++)
+		goes_too[i] = is_forgotten(run, run->arrived.groups[i]);
+
+	/* no error from here on */
+	portion->n = 0;
+	for (int64 i = 0; i < n; i++)
+	{
+		if (goes[i])
+			portion->groups[portion->n++] = portion->groups[i];
+		else
+			weir_run_welcome(run, portion->groups[i]);
+	}
+	for (int i = others; i < run->arrived.n; i++)
+	{
+		WeirGroup  *group = run->arrived.groups[i];
+
+		if (i >= n_arrived || !goes_too[i])
+		{
+			run->arrived.groups[n_kept++] = group;
+			continue;
+		}
+		/* it is as if it had stayed there */
+		group->flags &= ~WEIR_GROUP_ARRIVED;
+		weir_evicted_add(run->evicted,
+						 weir_stored_pane(run->format,
+										  weir_group_key(run->table, group)),
+						 1);
+		add(portion, group);
+	}
+	run->arrived.n = n_kept;
+	pfree(goes);
+	pfree(goes_too);
+}
+
+static int64
+forget_cells(Portion *portion, int64 pane, int64 most)
+{
+	WeirRun    *run = portion->run;
+	WeirGroup  *group;
+	int64		n = 0;
+
+	weir_state_reader_seek(portion->reader, pane, 0, PG_UINT32_MAX);
+	do
+	{
+		int			others = run->arrived.n;
+		WeirOwnerScope scope;
+
+		group = NULL;
+		weir_owner_begin(&scope, run->def->owner);
+		while (n < most && portion->n < portion->most &&
+			   (group = weir_state_reader_next(portion->reader)) != NULL)
+		{
+			add(portion, group);
+			n++;
+		}
+		sort_out_cells(portion, others);
+		weir_owner_end(&scope);
+		do_with(portion, FORGET);
+	} while (group != NULL && n < most);
+	return n;
+}
+
+/* Panes that are of no use any more. */
 static void
 forget_frozen(Portion *portion)
 {
@@ -432,31 +521,14 @@ forget_frozen(Portion *portion)
 
 	for (int i = 0; i < n && left > 0; i++)
 	{
-		int64		done = 0;
-		int64		most = left;
+		int64		done;
 
 		if (!is_frozen(run, panes[i]))
 			continue;
-		if (run->window.kind != WEIR_SESSION)
-			done = do_with_pane(portion, FORGET, panes[i], most);
-		else
-		{
-			WeirOwnerScope scope;
-			WeirGroup  *group;
-
-			weir_owner_begin(&scope, run->def->owner);
-			weir_state_reader_seek(portion->reader, panes[i], 0, PG_UINT32_MAX);
-			for (; done < most; done++)
-			{
-				group = weir_state_reader_next(portion->reader);
-				if (group == NULL)
-					break;
-				weir_run_welcome(run, group);
-			}
-			weir_owner_end(&scope);
-		}
-		left -= done;
-		if (done < most)
+		done = run->window.kind == WEIR_SESSION ?
+			forget_cells(portion, panes[i], left) :
+			do_with_pane(portion, FORGET, panes[i], left);
+		if (done < left)
 		{
 			int64	   *pane = palloc(sizeof(int64));
 
@@ -464,6 +536,7 @@ forget_frozen(Portion *portion)
 			portion->staged->forgotten = lappend(portion->staged->forgotten,
 												 pane);
 		}
+		left -= done;
 	}
 	pfree(panes);
 }
@@ -477,42 +550,69 @@ has_news(WeirRun *run, const WeirStaged *staged)
 	return staged->replaces || run->truncated || run->has_watermark;
 }
 
-void
-weir_publish_evicted(WeirRun *run, WeirStaged *staged, Relation v,
-					 Relation state_table)
+/*
+ * An error in the middle of a portion: it is on disk as it was, and in no list.  The
+ * view may go on in this memory, if it was only a lock that could not be had.
+ */
+static void
+give_up(Portion *portion)
 {
-	Portion		portion;
+	WeirRun    *run = portion->run;
+
+	if (run->composer != NULL)
+		weir_composer_reset(run->composer);
+	for (int64 i = 0; i < portion->n; i++)
+		weir_group_table_remove(run->table, portion->groups[i]);
+	portion->n = 0;
+}
+
+static void
+publish(Portion *portion)
+{
+	WeirRun    *run = portion->run;
+	WeirStaged *staged = portion->staged;
 	bool		shows_closing = run->def->options.emit == WEIR_EMIT_FINAL ||
 		run->def->options.changelog != WEIR_CHANGELOG_OFF;
 
-	if (!has_news(run, staged) || !run->has_index)
-		return;
-	begin(&portion, run, staged, v, state_table);
 	if (run->truncated)
-		wipe(&portion);
+		wipe(portion);
 	else if (staged->replaces)
 	{
 		/* a portion has all panes of its keys: others are nowhere */
 		weir_group_table_set_missing(run->table, NULL, NULL);
-		PG_TRY();
-		{
-			replace_all(&portion);
-		}
-		PG_CATCH();
-		{
-			weir_group_table_set_missing(run->table, weir_run_bring_back, run);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
+		replace_all(portion);
 		weir_group_table_set_missing(run->table, weir_run_bring_back, run);
 	}
 	else if (staged->publishes && staged->watermark > run->time.watermark &&
 			 shows_closing && run->window.kind == WEIR_TUMBLE)
-		close_windows(&portion);
+		close_windows(portion);
 	if (staged->publishes && !staged->replaces && run->has_watermark &&
 		!run->truncated)
-		forget_frozen(&portion);
-	end(&portion);
+		forget_frozen(portion);
+}
+
+void
+weir_publish_evicted(WeirRun *run, WeirStaged *staged, Relation v,
+					 Relation state_table)
+{
+	Portion    *portion;
+
+	if (!has_news(run, staged) || !run->has_index)
+		return;
+	portion = palloc0(sizeof(Portion));
+	begin(portion, run, staged, v, state_table);
+	PG_TRY();
+	{
+		publish(portion);
+	}
+	PG_CATCH();
+	{
+		give_up(portion);
+		weir_group_table_set_missing(run->table, weir_run_bring_back, run);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	end(portion);
 }
 
 void

@@ -11,7 +11,7 @@
 # are about what surrounds it, and would take hours.
 SERVER_TAP='020_river 030_tables 031_tables_random 033_push_stream 034_slot_states
 	040_event_time 041_event_time_random 043_changelog_table 044_event_time_review
-	045_event_time_surface 046_late_backfill 051_fuzz 052_state_upgrade'
+	045_event_time_surface 046_late_backfill 050_checker 051_fuzz 052_state_upgrade'
 
 need_server()
 {

@@ -1,0 +1,598 @@
+# Groups that memory has no room for live in the state table (src/runtime/evict.c):
+# views are what Postgres computes, whatever the share of their groups that is on
+# disk.
+#
+# weir.test_groups says how many groups a view may keep in memory once they are
+# clean, so a handful of rows does what millions would.  The last sections have a
+# small weir.state_memory instead.
+#
+# Sections have sources of their own and go on where another has failed; those
+# named on the command line run alone.
+use strict;
+use warnings;
+
+use Test::More;
+use Time::HiRes qw(sleep time);
+use PostgreSQL::Test::Utils;
+use WeirBroker;
+use WeirNode;
+use WeirOracle;
+use WeirTime;
+
+my $long = $ENV{WEIR_LONG};
+my $broker = WeirBroker->new;
+my $node = WeirNode->start_new('main', conf => <<'EOF2');
+max_worker_processes = 24
+weir.max_workers = 8
+include_if_exists = 'fault.conf'
+EOF2
+create_kafka($node, $broker);
+my $oracle = WeirOracle->new($node, timeout => '40 s');
+my $time = WeirTime->new($node, broker => $broker);
+
+sub sql { return $node->safe_psql('postgres', @_) }
+sub error_of { return $node->error_of(@_) }
+
+# From now on; workers look at it before each batch.
+sub keep_groups
+{
+	my ($n) = @_;
+	$node->append_conf('postgresql.conf', "weir.test_groups = $n\n");
+	$node->reload;
+	return;
+}
+
+sub memory
+{
+	my ($size) = @_;
+	$node->append_conf('postgresql.conf', "weir.state_memory = '$size'\n");
+	$node->reload;
+	return;
+}
+
+sub stat_of
+{
+	my ($view) = @_;
+	return split /\|/, sql("SELECT groups_in_memory, groups_on_disk FROM weir.stat_views WHERE view = '$view'::regclass");
+}
+
+# Of how many groups there is nothing in memory
+sub away
+{
+	my ($in_memory, $on_disk) = stat_of(@_);
+	return $on_disk - $in_memory;
+}
+
+sub state_table
+{
+	my ($view) = @_;
+	return sql("SELECT 'weir_data.state_' || id FROM weir_data.views WHERE relid = '$view'::regclass");
+}
+
+sql(<<'EOF2');
+CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE FUNCTION moment(double precision) RETURNS timestamptz IMMUTABLE LANGUAGE sql
+	AS $$ SELECT timestamptz '2026-05-04 12:00Z' + $1 * interval '1 second' $$;
+EOF2
+
+# --------------------------------------------------------------- the sources
+
+my $columns = 'id bigint, k text, n int, x numeric, note text COLLATE ci, ts timestamptz';
+my $last_id = 0;
+my %kind;
+
+sub source
+{
+	my ($kind, $name) = @_;
+	$kind{$name} = $kind;
+	if ($kind eq 'table')
+	{
+		sql("CREATE TABLE $name ($columns); ALTER TABLE $name REPLICA IDENTITY FULL; CREATE VIEW ${name}_heap AS TABLE $name");
+		return;
+	}
+	if ($kind eq 'topic')
+	{
+		$broker->create_topic($name, 1);
+		sql("CREATE FOREIGN TABLE $name ($columns) SERVER kafka OPTIONS (topic '$name')");
+	}
+	else
+	{
+		sql("CREATE FOREIGN TABLE $name ($columns) SERVER weir_stream");
+	}
+	sql("CREATE TABLE ${name}_heap ($columns)");
+	return;
+}
+
+sub drop
+{
+	for my $name (@_)
+	{
+		my $kind = delete $kind{$name} or next;
+		$oracle->forget($oracle->names);
+		sql('DROP ' . ($kind eq 'table' ? '' : 'FOREIGN ') . "TABLE $name CASCADE; DROP "
+			  . ($kind eq 'table' ? 'VIEW IF EXISTS' : 'TABLE') . " ${name}_heap");
+	}
+	return;
+}
+
+# give(source, SQL of rows): n, then the columns by expressions of i
+sub give
+{
+	my ($name, $n, %of) = @_;
+	my $first = $last_id + 1;
+	$last_id += $n;
+	my %e = (
+		k => "'k' || i % 23",
+		n => 'i % 17',
+		x => '(i % 29) / 4.0',
+		note => "(ARRAY['a','A','b','B','long ' || repeat('y', (i % 40)::int), NULL])[1 + i % 6]",
+		ts => 'moment(i)',
+		%of);
+	my $rows = "SELECT i, $e{k}, $e{n}, $e{x}, $e{note}, $e{ts} FROM generate_series($first, $last_id) i";
+	my $heap = $kind{$name} eq 'table' ? $name : "${name}_heap";
+	sql($kind{$name} eq 'table' ? "INSERT INTO $name $rows"
+		: $kind{$name} eq 'stream' ? "BEGIN; INSERT INTO $heap $rows; INSERT INTO $name $rows; COMMIT"
+		: "INSERT INTO $heap $rows; INSERT INTO $name $rows");
+	return;
+}
+
+# A view over a source, and its truth: Q over the heap, without the pairs of row
+# and window that are in weir.late_rows.
+sub view
+{
+	my ($name, $query, $with, %param) = @_;
+	my $truth = $param{truth} || $query =~ s/\bFROM (\w+)/FROM $1_heap/r;
+	$with = join ', ', "weir.commit_interval = '10 ms'", $with ? $with : ();
+	$oracle->create($name, $query, with => $with, truth => $truth, by => 'value');
+	return;
+}
+
+sub without_late
+{
+	my ($view, $source) = @_;
+	return qq{(SELECT * FROM ${source}_heap h WHERE NOT EXISTS (SELECT FROM weir.late_rows l
+		WHERE l.view = '$view'::regclass AND (l."row"->>'ts')::timestamptz = h.ts)) h};
+}
+
+my $sums = 'count(*) AS c, sum(x) AS s, min(note) AS mn, max(note) AS mx';
+# name => [select list, GROUP BY ..., options, kind of window]
+my %shapes = (
+	flat => [ "k, $sums", 'k', '' ],
+	having => [ "n AS k, count(*) AS c, avg(x) AS a", 'n HAVING count(*) % 3 <> 1', "weir.changelog = 'all'" ],
+	num => [ "x AS k, count(*) AS c, max(n) AS m", 'x', '' ],
+	ci => [ "note AS k, k AS k2, count(*) AS c, sum(n) AS s", 'note, k', '' ],
+	tum => [ "k, weir.tumble(ts, '1 minute') AS win, $sums", 'k, win', "weir.watermark = '5 seconds', weir.changelog = 'all'" ],
+	tumf => [ "k, weir.tumble(ts, '1 minute') AS win, $sums", 'k, win', "weir.watermark = '5 seconds'" ],
+	fin => [ "k, weir.tumble(ts, '1 minute') AS win, $sums", 'k, win', "weir.watermark = '5 seconds', weir.emit = 'final'" ],
+	hop => [ "k, weir.hop(ts, '20 seconds', '1 minute') AS win, $sums", 'k, win', "weir.watermark = '5 seconds'" ],
+	cum => [ "k, weir.cumulate(ts, '30 seconds', '2 minutes') AS win, $sums", 'k, win', "weir.watermark = '5 seconds', weir.changelog = 'all'" ],
+	ses => [ "k, weir.session(ts, '20 seconds') AS win, $sums", 'k, win', "weir.watermark = '5 seconds'", 'session' ],
+);
+
+sub views_over
+{
+	my ($source, $more, @names) = @_;
+	@names = sort keys %shapes unless @names;
+	for my $name (@names)
+	{
+		my ($list, $by, $with, $kind) = @{ $shapes{$name} };
+		my %param;
+		$param{truth} = WeirTime::sessions("${source}_heap", 'k', '20 seconds', $sums) if $kind;
+		# what v shows is what has closed
+		$param{truth} = "SELECT * FROM (SELECT $list FROM ${source}_heap GROUP BY $by) q
+			WHERE upper(win) <= (SELECT watermark FROM weir.views WHERE view = '${name}_$source'::regclass)" if $name eq 'fin';
+		view("${name}_$source", "SELECT $list FROM $source GROUP BY $by", join(', ', grep { $_ } $with, $more), %param);
+	}
+	return map { "${_}_$source" } @names;
+}
+
+# exact(what, views): and their changelogs fold to them
+sub exact
+{
+	my ($what, @views) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$oracle->same($what, @views) or return 0;
+	for my $view (@views)
+	{
+		next unless sql("SELECT to_regclass('${view}_changes') IS NOT NULL") eq 't';
+		my ($shape) = $view =~ /^([a-z]+)_/;
+		next unless $shapes{$shape};
+		my $with = $shapes{$shape}[2];
+		my $mode = $with =~ /changelog = 'all'/ ? 'all' : 'final';
+		$time->sound($view, $what, mode => $mode, emit => $with =~ /emit = 'final'/ ? 'final' : undef,
+			kind => $shapes{$shape}[3], jumps => 1);
+	}
+	return 1;
+}
+
+# ------------------------------------------------- every window, every source
+
+for my $case ([ 'topic', 4 ], [ 'stream', 1 ], [ 'table', 16 ])
+{
+	my ($kind, $groups) = @$case;
+	my $s = "all_$kind";
+	$oracle->section("every kind of view over a $kind, $groups groups in memory", sub {
+		keep_groups($groups);
+		source($kind, $s);
+		my @views = views_over($s);
+		give($s, 400);
+		give($s, 50, ts => 'NULL');
+		give($s, 1, ts => "moment($last_id + 200)");
+		exact("$kind: windows close while their groups are on disk", @views);
+		my ($in_memory, $on_disk) = stat_of("flat_$s");
+		ok($on_disk == 23 && $in_memory < 23, "$kind: groups in memory and on disk: $in_memory and $on_disk");
+		cmp_ok(away("$_\_$s"), '>', 0, "$kind: some of $_ are on disk only") for qw(tumf hop cum ses);
+		give($s, 200, ts => 'moment(i - 500)');
+		give($s, 20, ts => 'NULL', k => "'new ' || i");
+		exact("$kind: late rows come to groups on disk", @views);
+		give($s, 100, ts => 'moment(i * 3)', k => "CASE WHEN i % 2 = 0 THEN 'k1' END", x => 'i % 7 + 0.50');
+		exact("$kind: keys that are NULL", @views);
+		if ($kind eq 'table')
+		{
+			sql("UPDATE $s SET n = n + 1, x = x + 1.00 WHERE id % 5 = 0");
+			exact("$kind: UPDATE", @views);
+			sql("UPDATE $s SET k = 'moved ' || id % 3, ts = ts + interval '90 seconds' WHERE id % 7 = 0");
+			exact("$kind: rows move to other groups", @views);
+			sql("DELETE FROM $s WHERE id % 3 = 0");
+			exact("$kind: DELETE", @views);
+			sql("DELETE FROM $s WHERE k IN ('k1', 'k2', 'k3')");
+			exact("$kind: DELETE of whole groups", @views);
+		}
+		$node->restart;
+		exact("$kind: after a restart", @views);
+		give($s, 100, ts => 'moment(i - 300)');
+		give($s, 100);
+		exact("$kind: rows after it", @views);
+		$node->crash_server;
+		give($s, 100, ts => 'moment(i - 600)');
+		exact("$kind: after a crash", @views);
+		drop($s);
+	});
+}
+
+# ----------------------------------------------------------------- frozen
+
+for my $kind ('topic', 'table')
+{
+	my $s = "frozen_$kind";
+	$oracle->section("frozen windows on disk, over a $kind", sub {
+		keep_groups(4);
+		source($kind, $s);
+		my $with = "weir.allowed_lateness = '1 minute'";
+		my @views = views_over($s, $with, qw(tumf hop ses));
+		for my $view (@views)
+		{
+			my ($shape) = $view =~ /^([a-z]+)/;
+			my ($list, $by) = @{ $shapes{$shape} };
+			$oracle->know($view, $shape eq 'ses' ? WeirTime::sessions(without_late($view, $s), 'k', '20 seconds', $sums)
+				: $shape eq 'tumf' ? "SELECT $list FROM " . without_late($view, $s) . " GROUP BY $by"
+				: qq{SELECT k, win, $sums FROM ${s}_heap h, weir.hop(ts, '20 seconds', '1 minute') AS win
+					WHERE NOT EXISTS (SELECT FROM weir.late_rows l WHERE l.view = '$view'::regclass
+						AND (l."row"->>'ts')::timestamptz = h.ts AND win = ANY (l.windows::text::tstzrange[])) GROUP BY k, win}, by => 'value');
+		}
+		my $at = $last_id;
+		give($s, 300, ts => "moment(i - $at)");
+		give($s, 200, ts => "moment(i - $at)");
+		exact("$kind: rows in their order", @views);
+		# each at a time of its own, by which it is known among the late
+		give($s, 60, ts => "moment((i - $at) * 13 % 500 + i / 10000.0)");
+		exact("$kind: rows that are late, and too late", @views);
+		cmp_ok(sql("SELECT count(*) FROM weir.late_rows WHERE view = 'tumf_$s'::regclass"), '>', 0, "$kind: there are such");
+		give($s, 1, ts => "moment(10000)", k => "'end'");
+		exact("$kind: all are frozen", @views);
+		give($s, 1, ts => "moment(10000 + $_)", k => "'end'") for 1 .. 3;
+		for my $view (@views)
+		{
+			ok($node->wait_until('SELECT count(*) FROM ' . state_table($view) . q{ WHERE pane < (SELECT max(pane) - 3 FROM } . state_table($view) . ')', '0', 10),
+				"$kind: no state of $view is left but that of its last window") or diag(sql('SELECT pane, count(*), count(result) FROM ' . state_table($view) . ' GROUP BY 1 ORDER BY 1'));
+		}
+		exact("$kind: and its rows stay", @views);
+		drop($s);
+	});
+}
+
+# --------------------------------------------------------------- TRUNCATE
+
+$oracle->section('TRUNCATE', sub {
+	my $s = 'emptied';
+	keep_groups(2);
+	source('table', $s);
+	my @views = views_over($s);
+	my $at = $last_id;
+	give($s, 400, ts => "moment(i - $at)");
+	give($s, 30, ts => 'NULL');
+	exact('before it', @views);
+	sql("TRUNCATE $s");
+	exact('TRUNCATE', @views);
+	give($s, 400, ts => "moment(i - $last_id + 500)");
+	exact('rows again', @views);
+	# the same rows again, others, and late ones, in the same transaction
+	sql("CREATE TABLE again AS TABLE $s; BEGIN; TRUNCATE $s; INSERT INTO $s TABLE again; COMMIT");
+	exact('TRUNCATE, and the same rows again', @views);
+	sql("BEGIN; TRUNCATE $s; INSERT INTO $s SELECT * FROM again WHERE id % 4 = 0; DELETE FROM $s WHERE id % 8 = 0;
+		INSERT INTO $s SELECT id + 10000, 'more', n, x, note, ts + interval '70 seconds' FROM again WHERE id % 5 = 0; COMMIT");
+	exact('TRUNCATE, and other rows in the same transaction', @views);
+	sql("INSERT INTO $s TABLE again; UPDATE $s SET ts = ts + interval '10 seconds' WHERE id % 3 = 0");
+	exact('rows after it', @views);
+	sql("BEGIN; INSERT INTO $s TABLE again; TRUNCATE $s; INSERT INTO $s SELECT * FROM again WHERE k = 'k3'; COMMIT");
+	exact('TRUNCATE behind rows', @views);
+	$node->restart;
+	sql("INSERT INTO $s TABLE again");
+	exact('and after a restart', @views);
+	sql('DROP TABLE again');
+	drop($s);
+});
+
+# ------------------------------------------------------ rows of v that move
+
+# by_place(view): its rows by where they are, without VACUUM FULL's new places
+sub changelog_end { my ($view) = @_; return sql("SELECT coalesce(max(weir_seq), 0) FROM ${view}_changes") }
+
+$oracle->section('rows of v that have moved', sub {
+	my $s = 'moved';
+	keep_groups(4);
+	source('topic', $s);
+	my @views = views_over($s, undef, qw(having tum tumf fin hop ses));
+	my $at = $last_id;
+	# of equal values any may show, and another when v is made anew
+	my @note = (note => "'n' || i % 40");
+	give($s, 500, ts => "moment(i - $at)", @note);
+	exact('before', @views);
+	my %end = map { $_ => changelog_end($_) } @views;
+	sql("VACUUM FULL $_") for @views;
+	$oracle->same('VACUUM FULL', @views);
+	give($s, 1, ts => 'NULL', k => "'none'", n => '-1');
+	exact('after VACUUM FULL', @views);
+	is(sql("SELECT count(*) FROM ${_}_changes WHERE weir_seq > $end{$_} AND k::text NOT IN ('none', '-1')"), '0',
+		"VACUUM FULL: no row of $_ is taken back and given again") for @views;
+	sql("CREATE INDEX ${_}_c ON $_ (c); CLUSTER $_ USING ${_}_c") for @views;
+	give($s, 100, ts => "moment(i - $at - 300)", @note);
+	exact('after CLUSTER, with late rows', @views);
+	for my $round (1 .. 2)
+	{
+		%end = map { $_ => changelog_end($_) } @views;
+		sql("SELECT weir.rebuild('$_')") for @views;
+		exact('weir.rebuild', grep { !/^(?:tum|tumf|fin|hop|ses)_/ } @views);
+		exact('weir.rebuild, of windows', grep { !/^having/ } @views);
+		is(sql("SELECT count(*) FROM ${_}_changes WHERE weir_seq > $end{$_}"), '0',
+			"weir.rebuild: no row of $_ is taken back and given again") for @views;
+		give($s, 60, ts => "moment(i - $at - 200)", @note);
+		exact('and late rows', @views);
+	}
+	sql("VACUUM FULL $_") for map { state_table($_) } @views;
+	give($s, 60, ts => "moment(i - $at - 250)", @note);
+	exact('states that have moved', @views);
+	sql("SELECT weir.pause('$_')") for @views;
+	give($s, 60, ts => "moment(i - $at - 260)", @note);
+	sql("SELECT weir.resume('$_')") for @views;
+	exact('pause and resume', @views);
+	sql("ALTER TABLE $_ SET (weir.commit_interval = '20 ms')") for @views;
+	give($s, 60, ts => "moment(i - $at - 270)", @note);
+	exact('an option is altered', @views);
+	drop($s);
+});
+
+# Thousands of rows of v that are equal, since their keys are not shown
+$oracle->section('rows that are equal', sub {
+	my $s = 'equals';
+	keep_groups(4);
+	source('table', $s);
+	give($s, 20000, k => "'k' || i % 10000");
+	$oracle->create('alike', "SELECT count(*) AS c FROM $s GROUP BY k");
+	$oracle->same('a backfill', 'alike');
+	sql('VACUUM FULL alike');
+	my $begun = time;
+	give($s, 1, k => "'other'");
+	$oracle->same('moved', 'alike');
+	cmp_ok(time - $begun, '<', 15, 'in a time that is not the square of their number');
+	drop($s);
+});
+
+# ---------------------------------------------------------------- backfills
+
+for my $kind ('topic', 'table')
+{
+	my $s = "before_$kind";
+	$oracle->section("a backfill of a $kind with more groups than memory", sub {
+		keep_groups(4);
+		source($kind, $s);
+		my $at = $last_id;
+		give($s, 3000, k => "'k' || i % 97", ts => "moment((i - $at) * 7919 % 3000)");
+		my @views = views_over($s, undef, qw(flat having tumf fin hop ses));
+		exact("$kind: a backfill", @views);
+		drop($s);
+	});
+}
+
+$oracle->section('a backfill that begins again', sub {
+	my $s = 'slow';
+	keep_groups(4);
+	source('table', $s);
+	my $at = $last_id;
+	give($s, 4000, k => "'k' || i % 997", n => 'i % 50', ts => "moment((i - $at) * 7919 % 3000)");
+	my @q = (
+		slow_bad => [ "SELECT k, sum(100 / n) AS s FROM $s GROUP BY k", "SELECT k, sum(100 / n) AS s FROM $s WHERE n <> 0 GROUP BY k",
+			"weir.append_only, weir.on_error = 'dead_letter'" ],
+		slow_tum => [ "SELECT k, weir.tumble(ts, '1 minute') AS win, count(*) AS c FROM $s GROUP BY k, win", undef, "weir.watermark = '5 seconds', weir.allowed_lateness = '1 minute'" ]);
+	my @views;
+	$node->append_conf('postgresql.conf', "weir.backfill_rate = 1000\n");
+	$node->reload;
+	while (my ($view, $q) = splice @q, 0, 2)
+	{
+		push @views, $view;
+		$oracle->create($view, $q->[0], with => $q->[2], truth => $q->[1] || $q->[0], by => 'value');
+	}
+	ok($node->wait_until('SELECT count(*) > 100 FROM ' . state_table($_)), "$_: states of half a backfill are on disk") for @views;
+	is(sql("SELECT count(*) FROM $_"), '0', "$_ shows nothing of it") for @views;
+	$node->kill9_worker('postgres');
+	ok($node->wait_until('SELECT count(*) > 100 FROM ' . state_table($_)), "$_: it begins again") for @views;
+	$node->append_conf('postgresql.conf', "weir.backfill_rate = 0\n");
+	$node->reload;
+	$oracle->same('a backfill that was broken off', @views);
+	is(sql("SELECT count(*) FROM weir.dead_letters WHERE view = 'slow_bad'::regclass"), sql("SELECT count(*) FROM $s WHERE n = 0"), 'each dead letter once');
+	is(sql("SELECT dead_letters FROM weir.stat_views WHERE view = 'slow_bad'::regclass"), sql("SELECT count(*) FROM $s WHERE n = 0"), 'and counted once');
+	is(sql("SELECT count(*) FROM weir.late_rows WHERE view = 'slow_tum'::regclass"), '0', 'no row of a backfill is late');
+
+	# the source is emptied in the middle
+	$node->append_conf('postgresql.conf', "weir.backfill_rate = 1000\n");
+	$node->reload;
+	sql("SELECT weir.rebuild('slow_tum')");
+	ok($node->wait_until("SELECT state = 'backfilling' FROM weir.views WHERE view = 'slow_tum'::regclass AND (SELECT count(*) > 100 FROM " . state_table('slow_tum') . ')'),
+		'a rebuild is under way');
+	$oracle->drop('slow_bad');
+	sql("TRUNCATE $s");
+	give($s, 100, k => "'k' || i % 7");
+	$node->append_conf('postgresql.conf', "weir.backfill_rate = 0\n");
+	$node->reload;
+	$oracle->same('TRUNCATE in the middle of a backfill', 'slow_tum');
+	drop($s);
+});
+
+# ------------------------------------------------------------------- faults
+
+$oracle->section('faults', sub {
+	my $s = 'faulty';
+	keep_groups(4);
+	source('topic', $s);
+	my @views = views_over($s, undef, qw(flat tum fin hop ses));
+	my $at = $last_id;
+	give($s, 300, ts => "moment(i - $at)");
+	exact('before', @views);
+	my @faults = map { my $a = $_; map { "evict-back:$a:$_" } $long ? (1, 2, 5, 11) : $a eq 'error' ? (1, 4) : (2) } qw(error enospc kill9 crash);
+	push @faults, map { ("commit-states:$_:2", "commit-before:$_:1") } qw(error kill9);
+	for my $fault (@faults)
+	{
+		my ($point, $action) = split /:/, $fault;
+		my $seen = -s $node->logfile;
+		$node->set_fault($fault);
+		give($s, 40, ts => "moment(i - $at - 150)") unless $action eq 'crash';
+		eval { give($s, 40, ts => "moment(i - $at - 150)") } if $action eq 'crash';
+		if ($action eq 'crash')
+		{
+			$node->wait_gone($node->{_pid});
+			$node->set_fault('');
+			$node->revive;
+			sql("INSERT INTO ${s}_heap SELECT * FROM $s t WHERE id NOT IN (SELECT id FROM ${s}_heap);
+				DELETE FROM ${s}_heap WHERE id NOT IN (SELECT id FROM $s)");
+		}
+		else
+		{
+			$node->wait_for_log(qr/injected|fault|terminated by signal/i, $seen);
+			$node->set_fault('');
+			$node->wait_ready;
+		}
+		exact($fault, @views);
+	}
+	is(sql('SELECT count(*) FROM weir.dead_letters'), '0', 'no row became a dead letter for it');
+	drop($s);
+});
+
+# Without the index nothing would be found again
+for my $action (qw(error enospc kill9))
+{
+	my $s = "first_$action";
+	$oracle->section("no index yet: $action", sub {
+		keep_groups(4);
+		source('topic', $s);
+		my @views = views_over($s, undef, qw(flat tumf));
+		my $at = $last_id;
+		give($s, 3, ts => "moment(i - $at)");
+		$oracle->same('few groups', @views);
+		is(sql('SELECT count(*) FROM pg_index WHERE indrelid = ' . "'" . state_table($views[0]) . "'::regclass"), '0', 'no index');
+		$node->set_fault("evict-index:$action:1");
+		give($s, 100, ts => "moment(i - $at)");
+		give($s, 100, ts => "moment(i - $at)");
+		$node->wait_until("SELECT pg_read_file(current_setting('log_directory')) IS NULL", 'f', 0) if 0;
+		$node->set_fault('');
+		$node->wait_ready;
+		give($s, 100, ts => "moment(i - $at)");
+		exact("$action: exact", @views);
+		drop($s);
+	});
+}
+
+# A state on disk that is damaged
+$oracle->section('a damaged state', sub {
+	my $s = 'damaged';
+	keep_groups(2);
+	source('topic', $s);
+	my @views = views_over($s, undef, qw(flat num));
+	my $at = $last_id;
+	give($s, 100, ts => "moment(i - $at)");
+	give($s, 1, k => "'k1'");
+	exact('before', @views);
+	my $flat = "flat_$s";
+	my $state = state_table($flat);
+	sql("SET allow_system_table_mods = on; UPDATE $state SET state = overlay(state PLACING '\\x5a5a'::bytea FROM 12 FOR 2)
+		WHERE ctid IN (SELECT ctid FROM $state LIMIT 30)");
+	give($s, 100);
+	$oracle->stalls($flat, 'XX001', qr/weir\.rebuild/, 'a state that is damaged');
+	exact('the other goes on', "num_$s");
+	is(sql('SELECT count(*) FROM weir.dead_letters'), '0', 'no row became a dead letter for it');
+	$oracle->rebuilt($flat, 'a damaged state');
+	drop($s);
+});
+
+# ---------------------------------------------------------- a real budget
+
+sub over_budget
+{
+	return sql('SELECT coalesce(sum(state_bytes), 0) FROM weir_data.status');
+}
+
+$oracle->section('a small budget', sub {
+	keep_groups(0);
+	memory('1MB');
+	my ($s, $other) = ('small', 'second');
+	source($_ eq $s ? 'topic' : 'table', $_) for $s, $other;
+	my @views = views_over($s, undef, qw(flat tumf ses));
+	my $at = $last_id;
+	for my $round (1 .. 5)
+	{
+		give($s, 4000, k => "'key ' || i % 7001", ts => "moment((i - $at) / 40)");
+		cmp_ok(over_budget(), '<=', 1024 * 1024, "round $round: the budget holds");
+	}
+	exact('five times as many groups', @views);
+	cmp_ok(away("flat_$s"), '>', 0, 'most are on disk');
+	give($other, 20000, k => "'other ' || i % 6000");
+	my @others = views_over($other, undef, qw(flat));
+	exact('a second worker gets its share', @others);
+	give($s, 4000, k => "'key ' || i % 7001", ts => "moment((i - $at) / 40)");
+	exact('and the first goes on', @views);
+	cmp_ok(over_budget(), '<=', 1024 * 1024, 'the budget holds');
+	# all that is there freezes at once
+	sql("ALTER TABLE $_ SET (weir.allowed_lateness = '1 minute')") for grep { !/flat/ } @views;
+	give($s, 1, k => "'end'", ts => 'moment(1000000)');
+	give($s, 1, k => "'end'", ts => "moment(1000000 + $_)") for 1 .. 4;
+	exact('all is frozen at once', @views);
+	$node->restart;
+	give($s, 1, k => "'end'", ts => 'moment(1000010)');
+	exact('and after a restart', @views);
+	ok($node->wait_until("SELECT count(*) < 10 FROM " . state_table($_), 't', 20), "$_: frozen states go") for grep { !/flat/ } @views;
+
+	# more than fits
+	sql("BEGIN; INSERT INTO $other SELECT i, 'large ' || i FROM generate_series(1, 30000) i; COMMIT");
+	$oracle->stalls("flat_$other", '53200', qr/weir\.state_memory/, 'a transaction that does not fit');
+	exact('others go on', @views);
+	memory('64MB');
+	$oracle->same('it goes on when there is more', @others);
+	drop($s, $other);
+});
+
+# Values that states own may be more than their groups
+$oracle->section('large values', sub {
+	memory('24MB');
+	my $s = 'large';
+	source('topic', $s);
+	my @views = ('large_max');
+	view('large_max', "SELECT k, max(note) AS m, count(*) AS c FROM $s GROUP BY k", '');
+	give($s, 2000, k => "'key ' || i % 6000", note => "repeat(md5(i::text), 100)") for 1 .. 6;
+	exact('large values', @views);
+	$node->restart;
+	give($s, 2000, k => "'key ' || i % 6000", note => "repeat(md5(i::text), 100)");
+	exact('large values, after a restart', @views);
+	drop($s);
+});
+
+$broker->stop;
+done_testing();
