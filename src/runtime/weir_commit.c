@@ -518,18 +518,20 @@ weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 }
 
 /*
- * The statement of a stall.  message NULL clears it.
+ * The statement of a stall.  message NULL clears it.  A rebuild that is under way
+ * holds the row of weir_data.views, so that we wait for it, and see its epoch.
  */
 void
-weir_record_stall(const char *view_id, const ErrorData *error)
+weir_record_stall(const char *view_id, int64 epoch, const ErrorData *error)
 {
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Datum		values[5] = {0};
-	char		nulls[] = " nnnn";
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID};
+	Datum		values[6] = {0};
+	char		nulls[] = " nnnn ";
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	values[0] = CStringGetTextDatum(view_id);
+	values[5] = Int64GetDatum(epoch);
 	if (error != NULL)
 	{
 		values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
@@ -548,11 +550,16 @@ weir_record_stall(const char *view_id, const ErrorData *error)
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args("UPDATE weir_data.status SET sqlstate = $2,"
+	if (SPI_execute_with_args("WITH ours AS MATERIALIZED ("
+							  " SELECT FROM weir_data.views"
+							  " WHERE id OPERATOR(pg_catalog.=) $1"
+							  " AND epoch OPERATOR(pg_catalog.=) $6 FOR SHARE)"
+							  " UPDATE weir_data.status SET sqlstate = $2,"
 							  " message = $3, detail = $4, hint = $5"
 							  " WHERE view_id OPERATOR(pg_catalog.=) $1"
-							  " AND (sqlstate IS NOT NULL OR $2 IS NOT NULL)",
-							  5, types, values, nulls, false, 0) < 0)
+							  " AND (sqlstate IS NOT NULL OR $2 IS NOT NULL)"
+							  " AND EXISTS (SELECT FROM ours)",
+							  6, types, values, nulls, false, 0) < 0)
 		elog(ERROR, "could not record a stall");
 	SPI_finish();
 	PopActiveSnapshot();
