@@ -38,14 +38,14 @@
 typedef uint64 Slot;
 
 /* A reference is the number of a block and of a unit in it. */
-typedef struct Block
+typedef struct GroupBlock
 {
 	char	   *at;				/* in this process; NULL: vacant */
 	dsa_pointer pointer;
 	uint32		units;			/* that it has room for */
 	uint32		filled;			/* the first so many have been handed out */
 	uint32		used;			/* of those, by groups */
-} Block;
+} GroupBlock;
 
 struct WeirGroupTable
 {
@@ -65,7 +65,7 @@ struct WeirGroupTable
 
 	int			n_blocks;		/* vacant ones included */
 	int			max_blocks;
-	Block	   *blocks;
+	GroupBlock *blocks;
 	int			current;		/* the block that is being filled, or -1 */
 	Size		block_bytes;	/* of all blocks */
 
@@ -112,7 +112,7 @@ weir_group_table_create(MemoryContext mcxt, const WeirKeyFormat *format,
 static void
 give_block(WeirGroupTable *table, int i)
 {
-	Block	   *block = &table->blocks[i];
+	GroupBlock *block = &table->blocks[i];
 	Size		bytes = (Size) block->units * 8;
 
 	if (block->at == NULL)
@@ -167,8 +167,8 @@ vacant_block(WeirGroupTable *table)
 		int			max = Max(16, table->max_blocks * 2);
 
 		table->blocks = table->blocks == NULL ?
-			MemoryContextAlloc(table->mcxt, max * sizeof(Block)) :
-			repalloc(table->blocks, max * sizeof(Block));
+			MemoryContextAlloc(table->mcxt, max * sizeof(GroupBlock)) :
+			repalloc(table->blocks, max * sizeof(GroupBlock));
 		table->max_blocks = max;
 	}
 	table->blocks[table->n_blocks].at = NULL;
@@ -192,7 +192,7 @@ static void
 add_block(WeirGroupTable *table, uint32 units)
 {
 	int			number = vacant_block(table);
-	Block	   *block = &table->blocks[number];
+	GroupBlock *block = &table->blocks[number];
 
 	block->units = next_units(table, units);
 	block->pointer = weir_state_allocate((Size) block->units * 8);
@@ -264,7 +264,7 @@ static uint32
 find_units(WeirGroupTable *table, uint32 units)
 {
 	uint32		ref = take_free_units(table, units, true);
-	Block	   *block;
+	GroupBlock *block;
 
 	if (ref != 0)
 		return ref;
