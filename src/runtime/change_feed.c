@@ -576,11 +576,15 @@ waits_for_ddl(WeirWorker *worker)
 	return true;
 }
 
-/* All that is read is folded before the next commit: into what memory there is. */
+/*
+ * All that is read is folded before the next commit: into what memory there is.  Rows
+ * may take much more there, if they were compressed: when that was refused, as little
+ * as possible.
+ */
 static Size
 bytes_to_read(void)
 {
-	Size		room = weir_budget_limit() / 16;
+	Size		room = weir_budget_was_refused() ? 0 : weir_budget_limit() / 16;
 
 	return Min(READ_BYTES, Max(room, 64 * 1024));
 }

@@ -25,8 +25,8 @@
  *						be away: they come when it is composed
  *	 in a backfill		everything, for the whole of it is published from disk
  *
- * weir_run_make_room() is asked before each batch.  If what could leave is not
- * enough, since it is dirty, the view commits before its interval is over.  When it
+ * weir_run_make_room() is asked before each batch.  The other views of the worker give
+ * something, too.  If what could leave is not enough, since it is dirty, the view commits before its interval is over.  When it
  * is too much for that as well, the budget says no (53200), and the view stalls.
  *
  * Memory is shared by all workers.  One that finds none wakes the others; those that
@@ -46,9 +46,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-/* Of the budget, what a commit may need beyond what batches took: a sixteenth. */
-#define RESERVE(limit) ((limit) / 16)
 
 /* A sweep frees so much of a view's memory: fewer would each walk over it all. */
 #define SWEEP_SHARE 8
@@ -330,35 +327,75 @@ is_over_test_limit(const WeirRun *run)
 #define is_over_test_limit(run) false
 #endif
 
+/* What n more groups take, values that they own included; no more than half of all. */
+static Size
+growth_by(const WeirRun *run, int n)
+{
+	int64		n_groups = weir_group_table_count(run->table);
+	Size		values = n_groups == 0 ? 0 :
+		weir_value_store_bytes(run->store) / n_groups * n;
+
+	return weir_group_table_growth(run->table, n) +
+		Min(values, weir_budget_limit() / 2);
+}
+
 /* Is there no room for n more groups? */
 static bool
 is_short(const WeirRun *run, int n)
 {
-	Size		limit = weir_budget_limit();
-	Size		taken = weir_budget_taken();
-	Size		growth = weir_group_table_growth(run->table, n);
+	Size		growth = growth_by(run, n);
 
 	/* without growth the groups have room; values that they own may not */
-	return taken + growth > limit - RESERVE(limit) / (growth > 0 ? 1 : 2);
+	return weir_budget_taken() + growth >
+		weir_budget_limit() - weir_budget_reserve() / (growth > 0 ? 1 : 2);
+}
+
+/* Evicts an eighth of a run, or what is asked for. */
+static void
+sweep_some(WeirRun *run, Size wanted)
+{
+	Size		bytes = weir_group_table_bytes(run->table) +
+		weir_value_store_bytes(run->store);
+
+	sweep(run, Max(bytes / SWEEP_SHARE, wanted), SOME);
 }
 
 bool
 weir_run_make_room(WeirRun *run, int n)
 {
-	Size		bytes;
-
 	if (!is_over_test_limit(run) && !is_short(run, n))
 		return true;
 	if (weir_group_table_count(run->table) == run->n_dirty || !has_index(run))
 		return run->n_dirty == 0;
-	bytes = weir_group_table_bytes(run->table) +
-		weir_value_store_bytes(run->store);
 	if (is_over_test_limit(run))
 		sweep(run, 0, WHAT_MAY_LEAVE);
 	else
-		sweep(run, Max(bytes / SWEEP_SHARE,
-					   2 * weir_group_table_growth(run->table, n)), SOME);
+		sweep_some(run, 2 * growth_by(run, n));
 	return !is_short(run, n);
+}
+
+bool
+weir_members_make_room(WeirWorker *worker, WeirRun *run, int n)
+{
+	bool		room = weir_run_make_room(run, n);
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirRun    *other = ((WeirMember *) lfirst(cell))->run;
+
+		if (!is_short(run, n))
+			break;
+		if (other == NULL || other == run ||
+			weir_group_table_count(other->table) == other->n_dirty ||
+			!has_index(other))
+			continue;
+		sweep_some(other, 2 * growth_by(run, n));
+		/* only blocks that are empty are of use to another */
+		if (is_short(run, n))
+			sweep(other, 0, WHAT_MAY_LEAVE);
+	}
+	return room || !is_short(run, n);
 }
 
 void
@@ -389,11 +426,15 @@ weir_give_back_memory(WeirWorker *worker)
 	static uint64 last_seen = 0;
 	uint64		wanted = pg_atomic_read_u64(&weir_shared->memory_wanted);
 	Size		share;
+	bool		is_dirty = false;
 	ListCell   *cell;
 
 	if (wanted == last_seen)
 		return;
 	share = fair_share();
+	/* it may be a view of ours that wants it */
+	if (weir_budget_was_refused())
+		share /= 2;
 	foreach(cell, worker->members)
 	{
 		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
@@ -402,12 +443,13 @@ weir_give_back_memory(WeirWorker *worker)
 			break;
 		if (run == NULL)
 			continue;
-		if (run->n_dirty > 0)
-			return;				/* once it is committed */
+		is_dirty |= run->n_dirty > 0;
 		if (has_index(run))
 			sweep(run, 0, WHAT_MAY_LEAVE);
 	}
-	last_seen = wanted;
+	/* or again, once what is dirty is committed */
+	if (!is_dirty || weir_budget_mine() <= share)
+		last_seen = wanted;
 }
 
 /* -------------------------------------------------------------- coming back */
@@ -551,12 +593,12 @@ static bool
 may_stay_on_disk(void *arg, int64 pane)
 {
 	WeirRun    *run = arg;
-	Size		limit = weir_budget_limit();
 
 	if (!run->has_index)
 		return false;
-	if (weir_budget_taken() + weir_group_table_growth(run->table, 1) <=
-		limit - 2 * RESERVE(limit) && !is_over_test_limit(run))
+	if (weir_budget_taken() + weir_group_table_growth(run->table, 1) +
+		2 * weir_budget_reserve() <= weir_budget_limit() &&
+		!is_over_test_limit(run))
 		return false;
 	/* what is frozen stays in memory until it goes, but need not come for that */
 	return residence_of_pane(run, pane) != MUST_STAY ||

@@ -217,7 +217,8 @@ weir_members_fold(WeirWorker *worker, WeirRun *run, const WeirBatch *batch)
 	if (run->stop != NULL)
 		return;
 	if (batch != NULL)
-		run->pressed = !weir_run_make_room(run, batch->n) || run->pressed;
+		run->pressed = !weir_members_make_room(worker, run, batch->n) ||
+			run->pressed;
 	PG_TRY();
 	{
 		weir_watchdog_view = run->def->relid;

@@ -162,4 +162,7 @@ extern void weir_members_stop(WeirWorker *worker);
  */
 extern void weir_give_back_memory(WeirWorker *worker);
 
+/* weir_run_make_room(), at the cost of the other views of the worker, too. */
+extern bool weir_members_make_room(WeirWorker *worker, WeirRun *run, int n);
+
 #endif							/* WEIR_MEMBERS_H */

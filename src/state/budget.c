@@ -23,10 +23,14 @@
 
 #define REMEMBERED (60 * USECS_PER_SEC)
 
+/* Of the budget, what a commit may need beyond what batches took: a sixteenth. */
+#define RESERVE 16
+
 static Size taken = 0;			/* by this process */
 static dsa_area *area = NULL;
 static Size end_of_memory = 0;	/* all processes had taken so much when it ended */
 static TimestampTz ended_at = 0;
+static TimestampTz refused_at = 0;
 
 static void
 give_all_back(int code, Datum arg)
@@ -43,6 +47,20 @@ weir_budget_limit(void)
 	if (end_of_memory != 0 && GetCurrentTimestamp() - ended_at > REMEMBERED)
 		end_of_memory = 0;
 	return end_of_memory != 0 ? Min(limit, end_of_memory) : limit;
+}
+
+bool
+weir_budget_was_refused(void)
+{
+	if (refused_at != 0 && GetCurrentTimestamp() - refused_at > REMEMBERED)
+		refused_at = 0;
+	return refused_at != 0;
+}
+
+Size
+weir_budget_reserve(void)
+{
+	return weir_budget_limit() / (weir_budget_was_refused() ? 2 : RESERVE);
 }
 
 Size
@@ -73,6 +91,7 @@ weir_budget_take(Size bytes)
 	if (before + bytes > limit)
 	{
 		pg_atomic_fetch_sub_u64(&weir_shared->state_bytes, bytes);
+		refused_at = GetCurrentTimestamp();
 		weir_want_memory();
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -110,7 +129,7 @@ static void
 remember_end(void)
 {
 	end_of_memory = Max(weir_budget_taken(), 64 * 1024);
-	ended_at = GetCurrentTimestamp();
+	ended_at = refused_at = GetCurrentTimestamp();
 	weir_want_memory();
 }
 

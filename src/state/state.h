@@ -44,6 +44,8 @@ extern void weir_budget_give(Size bytes);
  * and what this one has.
  */
 extern Size weir_budget_limit(void);
+extern Size weir_budget_reserve(void);	/* of that: to be left free */
+extern bool weir_budget_was_refused(void);	/* to this process, lately */
 extern Size weir_budget_taken(void);
 extern Size weir_budget_mine(void);
 

@@ -37,8 +37,10 @@ sub shuffled { return map { $_->[1] } sort { $a->[0] <=> $b->[0] } map { [ rand,
 
 # Points that need no table, or that every process comes past: where they are tested.
 my %elsewhere = map { $_ => 1 } qw(acknowledged catalog-view);
+# Points of groups on disk, if there are such: 060_eviction.pl
+@elsewhere{qw(evict-index evict-back)} = (1, 1) unless $ENV{WEIR_TEST_GROUPS};
 # Points that only a view in the making reaches, or one that is rebuilt.
-my $in_making = qr/^backfill|^create|^open|^publish/;
+my $in_making = qr/^backfill|^create|^open|^publish|^evict-index/;
 my $in_rebuild = qr/^rebuild/;
 # Points of a slot in the making: 034_slot_states.pl
 my $of_slot = qr/^slot-/;
