@@ -61,6 +61,9 @@
 
 #define LOOK_EVERY		USECS_PER_SEC
 
+/* From the first row that a view has read to its first commit, at most. */
+#define FIRST_INTERVAL	(USECS_PER_SEC / 5)
+
 /* The longest interval that a held horizon can cause. */
 #define LONGEST			(5 * USECS_PER_SEC)
 
@@ -133,7 +136,7 @@ weir_pace_interval(const WeirRun *run)
 }
 
 TimestampTz
-weir_pace_due(const WeirRun *run)
+weir_pace_due(WeirRun *run)
 {
 	int64		interval = run->def->options.commit_interval;
 	TimestampTz due;
@@ -143,6 +146,13 @@ weir_pace_due(const WeirRun *run)
 	/* a commit that a lock kept off is tried again an interval later */
 	if (!run->blocked)
 		interval = Max(interval - run->commit_us, 0);
+	if (run->last_commit == 0)
+	{
+		/* what stalled for the sake of one row may be mended by those behind it */
+		if (run->pace.begun == 0)
+			run->pace.begun = GetCurrentTimestamp();
+		return weir_time_add(run->pace.begun, Min(interval, FIRST_INTERVAL));
+	}
 	due = weir_time_add(run->last_commit, interval);
 	return Max(due, last_ended + pause_between());
 }

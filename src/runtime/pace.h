@@ -22,6 +22,8 @@ typedef enum WeirPaceReason
 /* Of an open view; zeroed memory is a view that has just been opened. */
 typedef struct WeirPace
 {
+	TimestampTz begun;			/* when it first had something to commit; 0: not
+								 * yet */
 	int64		interval;		/* microseconds; what the horizon asks for, or
 								 * 0 */
 	bool		hurry;			/* commit as weir.commit_interval says, once */
@@ -36,10 +38,10 @@ typedef struct WeirPace
 
 /*
  * When the view commits next, if there is something: an interval after the
- * beginning of its last commit, and not before the worker has done other things
+ * beginning of its last commit (of what it has read first, if there is none), and not before the worker has done other things
  * for as long as commits take.
  */
-extern TimestampTz weir_pace_due(const struct WeirRun *run);
+extern TimestampTz weir_pace_due(struct WeirRun *run);
 
 /* The interval that is in force, in microseconds. */
 extern int64 weir_pace_interval(const struct WeirRun *run);

@@ -224,7 +224,7 @@ typedef struct WeirRun
 	WeirBooks  *books;			/* per partition */
 	int			n_books;
 
-	TimestampTz last_commit;	/* server time: paces the next one */
+	TimestampTz last_commit;	/* server time: paces the next one; 0: none yet */
 	WeirPace	pace;
 	bool		blocked;		/* a lock kept the last commit off */
 	TimestampTz next_lag;		/* while it does: when to say how far behind */
