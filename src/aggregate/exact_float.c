@@ -395,7 +395,11 @@ exact_total(const WeirState *state, const ExactSum *sum,
 	if (negative)
 		for (int i = 0; i < CHUNKS; i++)
 			all.chunks[i] = -all.chunks[i];
-	total = round_digits(all.chunks, mantissa_bits, least);
+	/* no rows lead to more than a digit there, but a damaged state may */
+	if ((uint64) all.chunks[CHUNKS - 1] > PG_UINT32_MAX)
+		total = INFINITY;
+	else
+		total = round_digits(all.chunks, mantissa_bits, least);
 	if (total > (mantissa_bits == MANTISSA_BITS ? DBL_MAX : FLT_MAX))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),

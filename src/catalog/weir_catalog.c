@@ -34,6 +34,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
+#include "catalog/pg_foreign_table.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/pg_type.h"
@@ -209,16 +210,42 @@ weir_check_source_privileges(const Query *query, Oid user_id)
 	}
 }
 
+/* False when a DROP of the source, or of its server, has just committed. */
+static bool
+find_source_kind(Oid source, WeirSourceKind *kind)
+{
+	char		relkind = get_rel_relkind(source);
+	HeapTuple	tuple;
+	ForeignServer *server;
+	ForeignDataWrapper *wrapper;
+
+	*kind = WEIR_SOURCE_TABLE;
+	if (relkind != RELKIND_FOREIGN_TABLE)
+		return relkind != '\0';
+	tuple = SearchSysCache1(FOREIGNTABLEREL, ObjectIdGetDatum(source));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	server = GetForeignServerExtended(((Form_pg_foreign_table) GETSTRUCT(tuple))->ftserver,
+									  FSV_MISSING_OK);
+	ReleaseSysCache(tuple);
+	if (server == NULL)
+		return false;
+	wrapper = GetForeignDataWrapperExtended(server->fdwid, FDW_MISSING_OK);
+	if (wrapper == NULL)
+		return false;
+	*kind = strcmp(wrapper->fdwname, WEIR_STREAM_WRAPPER) == 0 ?
+		WEIR_SOURCE_STREAM : WEIR_SOURCE_KAFKA;
+	return true;
+}
+
 WeirSourceKind
 weir_source_kind(Oid source)
 {
-	ForeignServer *server;
+	WeirSourceKind kind;
 
-	if (get_rel_relkind(source) != RELKIND_FOREIGN_TABLE)
-		return WEIR_SOURCE_TABLE;
-	server = GetForeignServer(GetForeignTable(source)->serverid);
-	return strcmp(GetForeignDataWrapper(server->fdwid)->fdwname,
-				  WEIR_STREAM_WRAPPER) == 0 ? WEIR_SOURCE_STREAM : WEIR_SOURCE_KAFKA;
+	if (!find_source_kind(source, &kind))
+		elog(ERROR, "relation %u is gone", source);
+	return kind;
 }
 
 /* text[] to a list of String. */
@@ -273,8 +300,9 @@ resolve_view(HeapTuple tuple, TupleDesc desc, const char *home)
 		return NULL;
 	view->source = weir_query_source(query);
 	WEIR_FAULT("catalog-view");
-	view->source_kind = weir_source_kind(view->source);
-	/* it was there above, but a DROP may have committed in between */
+	/* they were there above, but a DROP may have committed in between */
+	if (!find_source_kind(view->source, &view->source_kind))
+		return NULL;
 	view->name = get_rel_name(view->relid);
 	if (view->name == NULL)
 		return NULL;

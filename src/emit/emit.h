@@ -285,9 +285,9 @@ extern int64 weir_session_panes(WeirComposer *composer, const char *image,
 extern void weir_tidy(Relation rel, const ItemPointerData *tid, int n);
 
 /*
- * results.c.  Called every so many rows: flushes WAL that we have written, when it is much.
- * Otherwise the commit flushes all of it at once, and everybody else who commits
- * meanwhile waits for that.
+ * results.c.  Called every so many rows: has WAL that we have written go to disk,
+ * when it is much.  Otherwise the commit flushes all of it at once, and everybody
+ * else who commits meanwhile waits for that.
  */
 extern void weir_flush_in_portions(void);
 

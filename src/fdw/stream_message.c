@@ -93,7 +93,7 @@ typedef struct WeirStreamColumn
 	Oid			type;
 	int16		len;
 	uint8		align;			/* bytes */
-	bool		byval;
+	uint8		byval;			/* 0 or 1; no bool, which may hold nothing else */
 } WeirStreamColumn;
 
 typedef struct RowHeader
@@ -525,7 +525,8 @@ weir_stream_message_next(WeirStreamRows *rows, TupleDesc desc, Datum *values,
 		}
 		if (known &&
 			(TupleDescAttr(desc, i)->attlen != column->len ||
-			 TupleDescAttr(desc, i)->attbyval != column->byval))
+			 TupleDescAttr(desc, i)->attbyval != column->byval ||
+			 align_bytes(TupleDescAttr(desc, i)->attalign) != column->align))
 			broken_message();
 		if (bitmap != NULL && att_isnull(i, bitmap))
 			continue;
@@ -565,6 +566,7 @@ value_size(const WeirStreamColumn *column, const char *value, Size room)
 	else if (room > 0 && VARATT_IS_1B(value) && !VARATT_IS_1B_E(value))
 		size = VARSIZE_1B(value);
 	else if (room >= VARHDRSZ && VARATT_IS_4B_U(value) &&
+			 value == (const char *) TYPEALIGN(column->align, value) &&
 			 VARSIZE_4B(value) >= VARHDRSZ)
 		size = VARSIZE_4B(value);
 	if (size == 0 || size > room)
@@ -578,7 +580,7 @@ check_column(const WeirStreamColumn *column)
 {
 	if (column->len == 0 || column->len < -2 ||
 		column->align == 0 || column->align > MAXIMUM_ALIGNOF ||
-		(column->align & (column->align - 1)) != 0 ||
+		(column->align & (column->align - 1)) != 0 || column->byval > 1 ||
 		(column->byval && column->len != 1 && column->len != 2 &&
 		 column->len != 4 && column->len != 8))
 		broken_message();

@@ -42,7 +42,7 @@ weir_changes_confirmable(WeirWorker *worker, List *committed)
 		{
 			/* paused or put aside; if it has no position, it holds nothing */
 			if (!XLogRecPtrIsInvalid(member->held_at) &&
-				(member->held_life == feed->life || member->held_new))
+				weir_changes_holds(feed, member))
 				lsn = Min(lsn, member->held_at);
 		}
 		else if (!run->joined || run->backfill != NULL)
@@ -140,7 +140,7 @@ weir_changes_tend(WeirWorker *worker)
 		WeirMember *member = lfirst(cell);
 
 		if (member->run == NULL && !XLogRecPtrIsInvalid(member->held_at) &&
-			(member->held_life == feed->life || member->held_new) &&
+			weir_changes_holds(feed, member) &&
 			weir_wal_end() - Max(member->held_at, feed->recorded) > limit)
 			give_up(worker, member);
 	}

@@ -52,6 +52,9 @@
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS 30000
 
+/* Where a row was locked that takes a moment of ours. */
+#define REMEMBER_AGAIN_US USECS_PER_SEC
+
 /*
  * A new slot waits for every transaction that has written when it begins, in any
  * database, and begins anew each time.  At first that is given some seconds, so
@@ -322,6 +325,43 @@ is_new_to_stream(const WeirRun *run)
 		run->books[0].last_offset < 0;
 }
 
+/*
+ * Does the slot keep WAL for a member that has no run?  It does for what belongs
+ * to its life, and for what is new and belongs to none yet.
+ */
+bool
+weir_changes_holds(const WeirChangeFeed *feed, const WeirMember *member)
+{
+	return member->held_life == feed->life ||
+		(member->held_new && member->held_life == 0);
+}
+
+/*
+ * A view over a push stream that was paused before it began: what is pushed for
+ * it is in this life of the slot from now on, and lost with it.  That is written
+ * down, so that the view knows when it is resumed.
+ */
+static void
+remember_life(WeirWorker *worker)
+{
+	WeirChangeFeed *feed = worker->changes;
+	ListCell   *cell;
+
+	if (GetCurrentTimestamp() < feed->next_remember)
+		return;
+	foreach(cell, worker->members)
+	{
+		WeirMember *member = lfirst(cell);
+
+		if (member->run != NULL || !member->held_new || member->held_life != 0)
+			continue;
+		if (weir_slot_remember(member->def->id, feed->life))
+			member->held_life = feed->life;
+		else					/* somebody holds its row, to rebuild it, say */
+			feed->next_remember = GetCurrentTimestamp() + REMEMBER_AGAIN_US;
+	}
+}
+
 /* A run that has a position, in a life of the slot. */
 static void
 join_again(WeirWorker *worker, WeirMember *member)
@@ -329,14 +369,15 @@ join_again(WeirWorker *worker, WeirMember *member)
 	WeirChangeFeed *feed = worker->changes;
 	WeirRun    *run = member->run;
 
-	if (is_new_to_stream(run))
-		begin_at(worker, run,
-				 Max((XLogRecPtr) run->books[0].position, feed->recorded), 0);
-	else if (run->books[0].last_print != feed->life)
+	if (run->books[0].last_print != feed->life &&
+		!(is_new_to_stream(run) && run->books[0].last_print == 0))
 	{
 		put_aside_lost(worker, run);
 		return;
 	}
+	if (is_new_to_stream(run))
+		begin_at(worker, run,
+				 Max((XLogRecPtr) run->books[0].position, feed->recorded), 0);
 	run->joined = true;
 	weir_changes_add(feed, run, member->desc);
 	if ((XLogRecPtr) run->books[0].position < feed->position)
@@ -375,6 +416,7 @@ weir_changes_join(WeirWorker *worker)
 	open_reader(worker);
 	if (feed->life == 0)
 		return;
+	remember_life(worker);
 	foreach(cell, members)
 	{
 		WeirMember *member = lfirst(cell);

@@ -49,6 +49,7 @@ typedef struct WeirChangeFeed
 	XLogRecPtr	mark;			/* a place ahead, and when it was the end */
 	TimestampTz mark_time;
 	TimestampTz next_confirm;
+	TimestampTz next_remember;	/* the lives of views that did not begin yet */
 	TimestampTz retry_at;		/* after a trouble */
 	int			backoff_ms;
 	int			patience_ms;	/* with those whom a new slot waits for */
@@ -106,6 +107,10 @@ extern void weir_changes_tend(WeirWorker *worker);
  */
 extern bool weir_changes_watch_commits(WeirWorker *worker);
 
+/* Whether the slot keeps WAL for a member that has no run. */
+extern bool weir_changes_holds(const WeirChangeFeed *feed,
+							   const WeirMember *member);
+
 /* The worker was woken, or its time has come. */
 extern void weir_changes_woken(WeirWorker *worker);
 
@@ -136,6 +141,12 @@ extern void weir_slot_record(XLogRecPtr confirmed);
 
 /* Drops the slot and what we know of it, when no view needs it.  No transaction. */
 extern void weir_slot_end(void);
+
+/*
+ * A view that did not begin yet belongs to this life of the slot; false while
+ * somebody else holds its row.  No transaction.
+ */
+extern bool weir_slot_remember(const char *view_id, int64 life);
 
 /* A view gives up its position: only a rebuild brings it back. */
 extern void weir_slot_give_up(const char *view_id);

@@ -126,7 +126,7 @@ weir_members_record_stall(WeirMember *member, const ErrorData *error)
 
 	PG_TRY();
 	{
-		weir_record_stall(member->def->id, error);
+		weir_record_stall(member->def->id, member->def->epoch, error);
 		member->stalled = error != NULL;
 	}
 	PG_CATCH();

@@ -199,7 +199,7 @@ interval_under(const WeirRun *run, int64 held)
 	int64		live = Max((int64) weir_group_table_count(run->table) +
 						   weir_evicted_count(run->evicted), FEW_GROUPS);
 	double		excess = (double) run->pace.left_behind / (double) live -
-		MOST_LEFT_BEHIND;
+	MOST_LEFT_BEHIND;
 
 	if (held < SHORT_HOLD || excess <= 0)
 		return 0;

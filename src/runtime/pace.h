@@ -22,11 +22,12 @@ typedef enum WeirPaceReason
 /* Of an open view; zeroed memory is a view that has just been opened. */
 typedef struct WeirPace
 {
-	int64		interval;		/* microseconds; what the horizon asks for, or 0 */
+	int64		interval;		/* microseconds; what the horizon asks for, or
+								 * 0 */
 	bool		hurry;			/* commit as weir.commit_interval says, once */
 	int64		left_behind;	/* row versions, since the horizon was marked */
-	int			slow;			/* looks in succession at which commits were too
-								 * slow; below 0: were not */
+	int			slow;			/* looks in succession at which commits were
+								 * too slow; below 0: were not */
 	WeirPaceReason reason;		/* as weir.views says, or is about to */
 	TimestampTz since;			/* weir_now(): not as told */
 	bool		logged;

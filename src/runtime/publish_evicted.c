@@ -205,7 +205,7 @@ write_states(Portion *portion, Purpose purpose, const WeirStaged *part)
 		ItemPointer tid = &part->placements[i].tid;
 
 		if (purpose == CLOSE_WINDOWS &&
-			ItemPointerEquals(tid, &outcome->holder->result_tid))
+			!weir_group_moves(outcome->holder, tid))
 			continue;
 		gone[n] = false;
 		results[n] = *tid;

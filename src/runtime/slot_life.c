@@ -105,6 +105,34 @@ write_record(const char *name, const WeirSlotLife *life)
 	MemoryContextSwitchTo(caller);
 }
 
+bool
+weir_slot_remember(const char *view_id, int64 life)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Oid			types[] = {TEXTOID, INT8OID};
+	Datum		values[2];
+	bool		done;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	values[0] = CStringGetTextDatum(view_id);
+	values[1] = Int64GetDatum(life);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	run_sql("WITH free AS (SELECT view_id FROM weir_data.positions"
+			" WHERE view_id OPERATOR(pg_catalog.=) $1"
+			" AND last_offset IS NULL FOR UPDATE SKIP LOCKED)"
+			" UPDATE weir_data.positions p SET last_print = $2 FROM free"
+			" WHERE p.view_id OPERATOR(pg_catalog.=) free.view_id",
+			2, types, values, NULL);
+	done = SPI_processed > 0;
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	return done;
+}
+
 static int64
 new_life(void)
 {

@@ -47,15 +47,6 @@ make_room(WeirStaged *staged, int64 most)
 		staged->marks = MemoryContextAllocHuge(mcxt, sizeof(Timestamp) * most);
 }
 
-/* Is the row of v elsewhere than it was?  It may have, or have had, no place. */
-static bool
-has_moved(WeirGroup *group, ItemPointer tid)
-{
-	if (!ItemPointerIsValid(tid) || !ItemPointerIsValid(&group->result_tid))
-		return ItemPointerIsValid(tid) != ItemPointerIsValid(&group->result_tid);
-	return !ItemPointerEquals(tid, &group->result_tid);
-}
-
 /*
  * Holders of rows of v that have got another place, in the order of those;
  * groups that go; and what else has changed.  Flags say what is in the list,
@@ -87,7 +78,7 @@ weir_stage_states(WeirRun *run, WeirStaged *staged)
 		Timestamp	published = ItemPointerIsValid(tid) ? outcome->upper : DT_NOBEGIN;
 
 		if ((group->flags & (WEIR_GROUP_DIRTY | WEIR_GROUP_GONE)) != 0 ||
-			has_moved(group, tid) ||
+			weir_group_moves(group, tid) ||
 			(staged->marks != NULL &&
 			 published != weir_run_published(run, group)))
 			add_group(staged, group, tid, published);

@@ -329,14 +329,13 @@ write_run(WeirRun *run, WeirStaged *staged)
 	Relation	v = open_view(run, &state_table);
 	bool		backfilling = run->backfilling && !weir_run_complete(run);
 	bool		replaces = !backfilling && (run->backfilling || run->rewrite);
-	bool		partial;
 	WeirOwnerScope scope;
 
 	staged->filenode = weir_filenode(v);
 	if (replaces)
 		replaces = prepare_replacement(run);
 	backfilling = run->backfilling && !replaces;
-	partial = backfilling && run->def->source_kind != WEIR_SOURCE_KAFKA;
+	staged->partial = backfilling && run->def->source_kind != WEIR_SOURCE_KAFKA;
 	staged->publishes = !backfilling;
 	staged->replaces = replaces;
 	run->staging = true;
@@ -362,23 +361,39 @@ write_run(WeirRun *run, WeirStaged *staged)
 	replorigin_session_origin = DoNotReplicateId;
 	weir_write_states(state_table, run->table, staged->groups, staged->gone,
 					  staged->results, staged->marks, (int) staged->n_groups,
-					  partial, staged->places);
+					  staged->partial, staged->places);
 	replorigin_session_origin = InvalidRepOriginId;
 	weir_publish_evicted(run, staged, v, state_table);
 	replorigin_session_origin = DoNotReplicateId;
 	table_close(state_table, NoLock);
 	WEIR_FAULT("commit-states");
 
-	weir_write_kept_rows(run);
 	/* half of a table has no position: after a crash its scan begins again */
-	if (!partial)
+	if (!staged->partial)
+	{
+		weir_write_kept_rows(run);
 		weir_write_books(run->def->id, run->books, run->n_books);
+	}
 	WEIR_FAULT("commit-positions");
 
 	write_status(run, staged, backfilling);
 	replorigin_session_origin = InvalidRepOriginId;
 	PopActiveSnapshot();
 	relation_close(v, NoLock);
+}
+
+static void
+apply_books(WeirRun *run)
+{
+	weir_expiry_count(run);
+	weir_forget_kept_rows(run);
+	run->moved = false;
+	for (int i = 0; i < run->n_books; i++)
+	{
+		run->books[i].committed = run->books[i].position;
+		run->books[i].exists = true;
+		run->books[i].changed = false;
+	}
 }
 
 /* Step 6. */
@@ -388,9 +403,8 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 	WeirRun    *run = staged->run;
 
 	weir_apply_staged(staged);
-	weir_expiry_count(run);
-	weir_forget_kept_rows(run);
-	run->moved = false;
+	if (!staged->partial)
+		apply_books(run);
 	run->rewrite = run->rewrite && !staged->replaces;
 	run->blocked = run->pressed = false;
 
@@ -405,12 +419,6 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 		run->backfill = NULL;
 	}
 	run->filenode = staged->filenode;
-	for (int i = 0; i < run->n_books; i++)
-	{
-		run->books[i].committed = run->books[i].position;
-		run->books[i].exists = true;
-		run->books[i].changed = false;
-	}
 	run->last_commit = GetCurrentTimestamp();
 	run->wal_bytes = wal_bytes;
 	run->commit_us = commit_us;
@@ -510,18 +518,20 @@ weir_commit_runs(List *runs, XLogRecPtr confirm, ErrorData **failure)
 }
 
 /*
- * The statement of a stall.  message NULL clears it.
+ * The statement of a stall.  message NULL clears it.  A rebuild that is under way
+ * holds the row of weir_data.views, so that we wait for it, and see its epoch.
  */
 void
-weir_record_stall(const char *view_id, const ErrorData *error)
+weir_record_stall(const char *view_id, int64 epoch, const ErrorData *error)
 {
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Datum		values[5] = {0};
-	char		nulls[] = " nnnn";
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID};
+	Datum		values[6] = {0};
+	char		nulls[] = " nnnn ";
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	values[0] = CStringGetTextDatum(view_id);
+	values[5] = Int64GetDatum(epoch);
 	if (error != NULL)
 	{
 		values[1] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
@@ -540,11 +550,16 @@ weir_record_stall(const char *view_id, const ErrorData *error)
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args("UPDATE weir_data.status SET sqlstate = $2,"
+	if (SPI_execute_with_args("WITH ours AS MATERIALIZED ("
+							  " SELECT FROM weir_data.views"
+							  " WHERE id OPERATOR(pg_catalog.=) $1"
+							  " AND epoch OPERATOR(pg_catalog.=) $6 FOR SHARE)"
+							  " UPDATE weir_data.status SET sqlstate = $2,"
 							  " message = $3, detail = $4, hint = $5"
 							  " WHERE view_id OPERATOR(pg_catalog.=) $1"
-							  " AND (sqlstate IS NOT NULL OR $2 IS NOT NULL)",
-							  5, types, values, nulls, false, 0) < 0)
+							  " AND (sqlstate IS NOT NULL OR $2 IS NOT NULL)"
+							  " AND EXISTS (SELECT FROM ours)",
+							  6, types, values, nulls, false, 0) < 0)
 		elog(ERROR, "could not record a stall");
 	SPI_finish();
 	PopActiveSnapshot();

@@ -455,8 +455,8 @@ tend_blocked(void)
 			weir_members_tell_lag(&worker, run);
 		if (worker.changes == NULL ? has_much(run) :
 			!run->backfilling &&
-			(has_much(run) ||
-			 weir_wal_end() - (XLogRecPtr) run->books[0].committed > most_wal))
+			(has_much(run) || (run->books[0].exists &&
+							   weir_wal_end() - (XLogRecPtr) run->books[0].committed > most_wal)))
 			weir_members_lock_out(&worker, run);
 	}
 	list_free(members);

@@ -423,6 +423,7 @@ typedef struct WeirStaged
 	WeirRun    *run;
 	Oid			filenode;		/* of v */
 	bool		publishes;		/* not in the middle of a backfill */
+	bool		partial;		/* states of half a table, to make room */
 	bool		replaces;		/* all rows of v */
 	bool		publishes_open;	/* sliding windows */
 	TimestampTz watermark;
@@ -617,7 +618,11 @@ extern void weir_feed_look(WeirFeed *feed);
 extern WeirRun *weir_commit_runs(List *runs, XLogRecPtr confirm,
 								 ErrorData **failure);
 
-/* Records or clears (error NULL) a stall; a transaction of its own. */
-extern void weir_record_stall(const char *view_id, const ErrorData *error);
+/*
+ * Records or clears (error NULL) a stall; a transaction of its own.  Not if the view
+ * has begun another life meanwhile, by weir.rebuild: that knows nothing of it.
+ */
+extern void weir_record_stall(const char *view_id, int64 epoch,
+							  const ErrorData *error);
 
 #endif							/* WEIR_WORKER_H */

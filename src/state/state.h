@@ -191,6 +191,21 @@ weir_group_prefetch(const WeirGroup *group)
 	__builtin_prefetch((const char *) group + 128);
 }
 
+/*
+ * Is the row of v that the group holds elsewhere than it was?  It may have, or
+ * have had, no place, of which ItemPointerEquals() must not be asked.
+ */
+static inline bool
+weir_group_moves(const WeirGroup *group, const ItemPointerData *tid)
+{
+	ItemPointer from = unconstify(ItemPointerData *, &group->result_tid);
+	ItemPointer to = unconstify(ItemPointerData *, tid);
+
+	if (!ItemPointerIsValid(from) || !ItemPointerIsValid(to))
+		return ItemPointerIsValid(from) != ItemPointerIsValid(to);
+	return !ItemPointerEquals(from, to);
+}
+
 typedef struct WeirGroupTable WeirGroupTable;
 
 /*

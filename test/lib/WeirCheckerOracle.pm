@@ -26,6 +26,13 @@ CREATE TYPE chk.rec AS ($WeirCheckerTrace::type);
 CREATE TABLE chk.txs (n int PRIMARY KEY, xid xid8 NOT NULL, lsn pg_lsn);
 -- bad: the column that cannot be read, or '*'
 CREATE TABLE chk.history (source text, tx int, w int, part int, off bigint, bad text, r chk.rec);
+-- windows, as anybody would write them
+CREATE FUNCTION chk.tumble(ts timestamptz, size interval) RETURNS tstzrange LANGUAGE sql IMMUTABLE AS
+	\$\$ SELECT CASE WHEN ts IS NOT NULL THEN tstzrange(date_bin(size, ts, '2000-01-03Z'), date_bin(size, ts, '2000-01-03Z') + size) END \$\$;
+CREATE FUNCTION chk.hop(ts timestamptz, slide interval, size interval) RETURNS SETOF tstzrange LANGUAGE sql IMMUTABLE AS
+	\$\$ SELECT tstzrange(w, w + size) FROM generate_series(date_bin(slide, ts - size, '2000-01-03Z'), ts, slide) w WHERE w + size > ts \$\$;
+CREATE FUNCTION chk.cumulate(ts timestamptz, step interval, size interval) RETURNS SETOF tstzrange LANGUAGE sql IMMUTABLE AS
+	\$\$ SELECT tstzrange(w, u) FROM date_bin(size, ts, '2000-01-03Z') w, generate_series(w + step, w + size, step) u WHERE u > ts \$\$;
 -- writes of the table are seen by triggers, in the order in which they happen
 CREATE FUNCTION chk.remember() RETURNS trigger LANGUAGE plpgsql AS \$\$
 DECLARE
@@ -51,12 +58,15 @@ my $read = join ', ', @WeirCheckerTrace::columns;
 sub key_names { my ($v) = @_; return map { / AS (\w+)$/ ? $1 : $_ } @{ $v->{keys} } }
 sub computed_keys { my ($v) = @_; return grep { / AS / } @{ $v->{keys} } }
 
+# The window of a row: by a function of the oracle's own
+sub win { my ($v) = @_; return $WeirCheckerTrace::window{ $v->{window} } =~ s/\bweir\./chk./r }
+
 # Q, over any relation
 sub query
 {
-	my ($v, $from) = @_;
+	my ($v, $from, $win) = @_;
 	my @list = @{ $v->{keys} };
-	push @list, "$WeirCheckerTrace::window{$v->{window}} AS win" if $v->{window};
+	push @list, (defined $win ? $win : win($v)) . ' AS win' if $v->{window};
 	my @group = (key_names($v), $v->{window} ? 'win' : ());
 	return 'SELECT ' . join(', ', @list, @{ $v->{aggregates} }) . " FROM $from"
 	  . ($v->{where} ? " WHERE $v->{where}" : '') . (@group ? ' GROUP BY ' . join(', ', @group) : '')
@@ -67,7 +77,7 @@ sub statement
 {
 	my ($v, $name, $from) = @_;
 	my $with = join ', ', 'weir.continuous', map { "weir.$_ = '$v->{with}{$_}'" } sort keys %{ $v->{with} };
-	return "CREATE TABLE $name WITH ($with) AS " . query($v, $from);
+	return "CREATE TABLE $name WITH ($with) AS " . query($v, $from, $v->{window} && $WeirCheckerTrace::window{ $v->{window} });
 }
 
 # What lies below the position of the view
@@ -108,7 +118,7 @@ sub kept
 {
 	my ($v) = @_;
 	return ($v->{where} ? "($v->{where})" : 'true')
-	  . (has_panes($v) ? " AND EXISTS (SELECT $WeirCheckerTrace::window{$v->{window}})" : '');
+	  . (has_panes($v) ? ' AND EXISTS (SELECT ' . win($v) . ')' : '');
 }
 
 # Rows that move the watermark
@@ -119,7 +129,7 @@ sub movers { my ($v) = @_; return kept($v) . " AND ts < '2090-01-01Z'" }
 sub comparison
 {
 	my ($v, $name, $source, $since) = @_;
-	my $win = $v->{window} ? $WeirCheckerTrace::window{ $v->{window} } : undef;
+	my $win = $v->{window} ? win($v) : undef;
 	my @with = (
 		"v AS MATERIALIZED (SELECT d.id, s.phase, s.watermark, s.late_applied, s.late_side, s.late_dropped FROM weir_data.views d JOIN weir_data.status s ON s.view_id = d.id WHERE d.relid = '$name'::regclass)",
 		'pos AS MATERIALIZED (SELECT p.* FROM weir_data.positions p JOIN v ON v.id = p.view_id)',
@@ -177,7 +187,7 @@ sub comparison
 sub model
 {
 	my ($v, $source, $since) = @_;
-	my $win = $WeirCheckerTrace::window{ $v->{window} };
+	my $win = win($v);
 	my $where = $v->{where} ? "WHERE $v->{where}" : '';
 	my $late = $v->{with}{late};
 	my $allowed = $late eq 'retract' ? $v->{with}{allowed_lateness} : '0';
@@ -213,7 +223,7 @@ sub dropped_answer
 {
 	my ($v, $name) = @_;
 	my $closed = 'upper(win) <= (SELECT watermark FROM v)';
-	my $pairs = "SELECT FROM (SELECT $WeirCheckerTrace::window{$v->{window}} AS win FROM input OFFSET 0) p WHERE $closed";
+	my $pairs = 'SELECT FROM (SELECT ' . win($v) . " AS win FROM input OFFSET 0) p WHERE $closed";
 	my $ours = "SELECT coalesce(sum(c), 0) FROM $name WHERE $closed";
 	if ($v->{window} eq 'session')
 	{

@@ -215,7 +215,7 @@ sub table_steps
 		elsif ($dice < 0.67) { push @steps, [ 'update', $id, { k => key_of(), g => between(0, 3) } ] }
 		elsif ($dice < 0.70) { push @steps, [ 'update', $id, { id => ++$flow->{id} } ] }
 		elsif ($dice < 0.82) { push @steps, [ 'delete', $id, $id + between(0, 3) ] }
-		elsif ($dice < 0.83 && $truncates) { push @steps, ['truncate'] }
+		elsif ($dice < 0.85 && $truncates) { push @steps, ['truncate'] }
 		elsif ($dice < 0.92) { push @steps, ['savepoint']; $depth++ }
 		elsif ($depth) { push @steps, [ one_of('rollback to', 'rollback to', 'release') ]; $depth-- if $steps[-1][0] eq 'release' }
 	}

@@ -71,18 +71,20 @@ sub try
 	local $SIG{PIPE} = 'IGNORE';
 	return ('', 'lost') unless $self->{in} && print { $self->{in} } "$sql\n;\n\\echo $end\n";
 	my (@rows, $error);
-	my $raw = $self->{raw} = [];
+	my $lost = 0;
 	while (defined(my $line = readline $self->{out}))
 	{
 		chomp $line;
-		push @$raw, $line;
 		if ($line eq $end)
 		{
+			last if $lost;
 			$self->try('ROLLBACK') if defined $error && $sql =~ /\bBEGIN\b/;
 			return (join("\n", @rows), defined $error ? $error : '');
 		}
 		if ($line =~ /^(?:psql:\S* )?(?:ERROR|FATAL|PANIC):\s+(\w{5}: .*)/) { $error = $1 unless defined $error }
-		elsif ($line =~ /^(?:LOCATION|HINT|DETAIL|LINE \d+|WARNING|NOTICE|CONTEXT|QUERY):|^\s+\^$|^server closed|^psql: error|^\s+This probably|^\s+before or/) { }
+		# psql goes on to the end of its input
+		elsif ($line =~ /^server closed the connection|^could not (?:send|receive) data|connection to server was lost|^psql: error/) { $lost = 1 }
+		elsif ($line =~ /^(?:psql:\S* )?(?:LOCATION|HINT|DETAIL|LINE \d+|WARNING|NOTICE|CONTEXT|QUERY):|^\s+\^$|^\s+This probably|^\s+before or/) { }
 		else { push @rows, $line }
 	}
 	$self->close;

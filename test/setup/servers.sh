@@ -11,7 +11,7 @@
 # are about what surrounds it, and would take hours.
 SERVER_TAP='020_river 030_tables 031_tables_random 033_push_stream 034_slot_states
 	040_event_time 041_event_time_random 043_changelog_table 044_event_time_review
-	045_event_time_surface 046_late_backfill 051_fuzz 052_state_upgrade'
+	045_event_time_surface 046_late_backfill 050_checker 051_fuzz 052_state_upgrade'
 
 need_server()
 {
@@ -54,16 +54,17 @@ begin_reports()
 	export WEIR_SANITIZE=1
 }
 
-# count_reports TEST: each is a failure of its own, shown once and kept
+# count_reports TEST: each is a failure of its own, shown once and kept.  What went
+# to the log of a server counts, too.
 count_reports()
 {
 	local report bad=0
 	[ "$server" = sanitize ] || return 0
-	for report in "$WORK/reports"/*; do
-		[ -s "$report" ] || continue
+	for report in "$WORK/reports"/* "$WORK/log/server.log" "$SRC/tmp_check/log"/*; do
+		grep -qE 'ERROR: AddressSanitizer|: runtime error: ' "$report" 2>/dev/null || continue
 		bad=$((bad + 1))
 		printf 'sanitizer, during %s:\n' "$1"
-		head -n 40 "$report"
+		grep -E -A 40 -m 1 'ERROR: AddressSanitizer|: runtime error: ' "$report"
 		mv "$report" "$WORK/log/report.$1.$bad"
 		keep_log "$WORK/log/report.$1.$bad"
 	done

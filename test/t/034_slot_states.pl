@@ -189,6 +189,33 @@ section 'lost', sub {
 	sql('DROP TABLE t');
 };
 
+# A view over a push stream that was paused before it began has rows in the slot, too.
+section 'lost before the view began', sub {
+	sql(<<'EOF2');
+CREATE FOREIGN TABLE pushed (k int) SERVER weir_stream;
+CREATE TABLE waiting WITH (weir.continuous) AS SELECT count(*) AS c FROM pushed WITH NO DATA;
+CREATE TABLE waking WITH (weir.continuous) AS SELECT count(*) AS c FROM pushed;
+SELECT weir.wait_for('waking');
+INSERT INTO pushed VALUES (1), (2);
+SELECT weir.wait_for('waking');
+EOF2
+	is(sql('TABLE waking'), '2', 'rows are pushed');
+	ok($node->wait_until(q{SELECT count(*) FROM weir_data.positions WHERE last_print IS NOT NULL}, '2', 10), 'both views know the slot');
+	off();
+	sql("SELECT pg_drop_replication_slot('$name')");
+	on();
+	$oracle->stalls('waking', '55000', qr/rebuild/, 'the slot is gone: the view that had begun');
+	sql(q{SELECT weir.resume('waiting')});
+	$oracle->stalls('waiting', '55000', qr/rebuild/, 'the one that had not');
+	sql(q{SELECT weir.rebuild('waking', true), weir.rebuild('waiting', true)});
+	is(error_of(q{SELECT weir.wait_for('waking', '20 s'), weir.wait_for('waiting', '20 s')}), '', 'rebuilt, both go on');
+	sql('INSERT INTO pushed VALUES (3)');
+	is(error_of(q{SELECT weir.wait_for('waking', '20 s'), weir.wait_for('waiting', '20 s')}), '', 'with what comes');
+	is(sql('SELECT c, (SELECT c FROM waiting) FROM waking'), '1|1', '... exactly');
+	sql('DROP FOREIGN TABLE pushed CASCADE');
+	settle('views dropped');
+};
+
 # ------------------------------------------------------------- a paused view and the disk
 
 section 'retained WAL', sub {

@@ -254,16 +254,29 @@ section 'drops', sub {
 		sql("CREATE TABLE goes WITH (weir.continuous, weir.commit_interval = '10 ms') AS SELECT k, count(*) AS c FROM $source GROUP BY k");
 		# in all stages of its life
 		$i % 10 == 0 ? sql(q{SELECT weir.wait_for('goes')}) : $i % 3 == 0 ? sleep rand 0.1 : 1;
-		$filled++ if sql('SELECT count(*) FROM goes') > 0;
 		send_to('dropped', qq({"k": "more"})) if $i % 25 == 0;
 		my $started = time;
-		sql('DROP TABLE goes');
+		$filled++ if sql('SELECT count(*) FROM goes; DROP TABLE goes') > 0;
 		$longest = time - $started if time - $started > $longest;
 	}
 	cmp_ok($longest, '<', 2, sprintf '%d drops while running, the longest of %.2f s', $times, $longest);
 	cmp_ok($filled, '>=', $times / 10, "$filled of them had rows");
 	is(error_of(q{SELECT weir.wait_for('stays', '20 s')}), '', 'a view beside them goes on');
 	is(sql('SELECT c FROM stays'), sql('SELECT count(*) FROM dropped'), '... exactly');
+
+	# the source goes while a worker reads the definition: of the two it comes past
+	# the second between its looks at the catalogs
+	stream('brief', 'k text');
+	my $worker = sql(q{SELECT weir.worker_pid('stays')});
+	my $seen = -s $node->logfile;
+	fault('catalog-view:sleep:2');
+	sql('SELECT pg_sleep(0.3)');
+	sql(q{CREATE TABLE goes WITH (weir.continuous) AS SELECT count(*) AS c FROM brief; SELECT pg_sleep(0.3); DROP FOREIGN TABLE brief CASCADE});
+	ok($node->wait_for_log(qr/\[$worker\] LOG: +fault point catalog-view: sleep/, $seen), 'a source is dropped while a definition is read');
+	fault('');
+	is(error_of(q{SELECT weir.wait_for('stays', '20 s')}), '', '... the other view goes on');
+	is(sql(q{SELECT weir.worker_pid('stays')}), $worker, '... in the same worker');
+
 	sql('DROP TABLE stays');
 	ok($node->wait_until($workers, '0', 20), 'no worker stays');
 	ok($node->wait_until($remains, '0', 20), 'nor anything else');

@@ -69,8 +69,9 @@ sub turn
 		push @values, "($id, $k, $s, $id)";
 	}
 	my $values = join ', ', @values;
-	# the oracle's copy first: whatever a view has, it is there
-	patient("BEGIN; INSERT INTO truth VALUES $values; INSERT INTO items VALUES $values; COMMIT");
+	# the oracle's copy first, and flushed: whatever a view has, it is there; tried again
+	# where the answer of a COMMIT was lost in a crash
+	patient("SET synchronous_commit = on; BEGIN; INSERT INTO truth VALUES $values ON CONFLICT DO NOTHING; INSERT INTO items VALUES $values ON CONFLICT DO NOTHING; COMMIT");
 	$broker->produce('events', @messages);
 	return;
 }

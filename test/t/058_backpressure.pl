@@ -84,23 +84,25 @@ sub caught_up
 
 $oracle->section('slow commits over a topic', sub {
 	sql('CREATE FOREIGN TABLE slow (id int, k int, t text) SERVER kafka OPTIONS (topic \'slow\')');
-	$oracle->create('by_k', 'SELECT k, count(*) AS n, sum(id) AS ids FROM slow GROUP BY k', with => q{weir.commit_interval = '10 ms'});
+	$oracle->create('by_k', 'SELECT k, count(*) AS n, sum(id) AS ids FROM slow GROUP BY k',
+		truth => 'SELECT i % 1000 AS k, count(*) AS n, sum(i) AS ids FROM generate_series(0, (SELECT sum(position::bigint) FROM weir.partitions WHERE view = \'by_k\'::regclass) - 1) i WHERE i % 3 = 0 GROUP BY 1', with => q{weir.commit_interval = '10 ms'});
 	$broker->produce('slow', [ 0, undef, '{"id": 0, "k": 0}' ]);
 	$oracle->same('it has begun', 'by_k');
 	my $before = private('by_k');
 	$node->set_fault('commit-begin:sleep:0,commit-before:sleep:0');
 	$node->reload;
-	# 17 MB: as much as an embedded broker has room for, and more than is read meanwhile
-	$broker->produce('slow', map { [ $_ % 4, undef, sprintf '{"id": %d, "k": %d, "t": "%s"}', $_, $_ % 1000, 'x' x 100 ] } 1 .. 120_000);
+	# Commits that are slow come seldom, and have more to do each: so two in three
+	# messages are bad, of which a commit takes ten thousand.
+	$broker->produce('slow', map { [ $_ % 4, undef, sprintf '{"id": %d, "k": %s, "t": "%s"}', $_, $_ % 3 ? '"no number"' : $_ % 1000, 'x' x 100 ] } 1 .. 90_000);
 	my %seen = watch('by_k', behind('by_k', 20_000, 3), 30);
 	cmp_ok($seen{lag}, '>', 20_000, 'the lag is seen');
 	cmp_ok($seen{lag_seconds}, '>', 2, 'in seconds, too');
 	cmp_ok($seen{private} - $before, '<', 24, sprintf 'memory is bounded: %.1f MB more', $seen{private} - $before);
-	cmp_ok(sql('SELECT rows_in FROM weir.stat_views'), '<', 100_000, 'intake waits for the commits');
+	cmp_ok(sql('SELECT rows_in FROM weir.stat_views'), '<', 90_000, 'intake waits for the commits');
 	$node->set_fault('');
 	$node->reload;
 	$oracle->same('all of it is there', 'by_k');
-	is(sql('SELECT rows_in FROM weir.stat_views'), 120_001, 'each message is counted once');
+	is(sql('SELECT rows_in, dead_letters FROM weir.stat_views'), '90001|60000', 'each message is counted once');
 	caught_up('by_k', 'slow commits');
 });
 
