@@ -148,7 +148,7 @@ SKIP:
 # fetches so small that the broker is needed until the end
 $node->safe_psql('postgres', <<"EOF");
 CREATE SERVER slow FOREIGN DATA WRAPPER weir_kafka OPTIONS (bootstrap_servers '${\$broker->bootstrap}',
-	timeout '2s', max_partition_fetch_bytes '20000', fetch_max_bytes '20000', queued_max_messages_kbytes '20',
+	timeout '5s', max_partition_fetch_bytes '20000', fetch_max_bytes '20000', queued_max_messages_kbytes '20',
 	message_max_bytes '20000');
 CREATE FOREIGN TABLE wide (t text) SERVER slow OPTIONS (topic 'wide', format 'text');
 INSERT INTO wide SELECT repeat('x', 1000) FROM generate_series(1, 2000);
