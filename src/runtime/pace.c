@@ -148,6 +148,9 @@ weir_pace_due(WeirRun *run)
 		interval = Max(interval - run->commit_us, 0);
 	if (run->last_commit == 0)
 	{
+		/* that its rows have moved is no news to mix with others */
+		if (run->rewrite)
+			return 0;
 		/* what stalled for the sake of one row may be mended by those behind it */
 		if (run->pace.begun == 0)
 			run->pace.begun = GetCurrentTimestamp();
