@@ -187,9 +187,15 @@ EOF2
 	my ($used, $made) = (sql($ids) - $id, sql($commits) - $commit);
 	cmp_ok($made, '>=', 5, "$made of them");
 	cmp_ok($used, '<=', $made, "use one transaction id each ($used)");
-	$id = sql($ids);
-	sleep 1;
-	is(sql($ids), $id, 'and nothing costs none');
+	# autovacuum takes some now and then
+	my $quiet = 0;
+	for (1 .. 15)
+	{
+		$id = sql($ids);
+		sleep 1;
+		last if $quiet = sql($ids) == $id;
+	}
+	ok($quiet, 'and nothing costs none');
 	sql('DROP FOREIGN TABLE flowing CASCADE; DROP TABLE flowing_t CASCADE');
 };
 

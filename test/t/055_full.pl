@@ -231,7 +231,9 @@ section('/dev/shm', sub {
 # ------------------------------------------------------------- the WAL
 
 # PostgreSQL itself does not live on without room for WAL: it ends with a PANIC, and
-# is started again when there is room.
+# is started again when there is room.  How long it takes to write so much depends on
+# the machine, and the embedded broker does not keep for ever what nobody reads
+# meanwhile: so only where there is time (--long).
 section('WAL', sub {
 	$oracle->same('before the WAL is full');
 	fill($wal, 1024);
@@ -253,7 +255,7 @@ section('WAL', sub {
 	ok($node->wait_until(q{SELECT count(*) FROM weir.views WHERE state = 'running'}, sql('SELECT count(*) FROM weir.views'), 60, 'd'), 'there is room: the views go on');
 	$oracle->same('exactly');
 	others('room again', qw(postgres d));
-});
+}) if $ENV{WEIR_LONG};
 
 $node->stop;
 done_testing;
