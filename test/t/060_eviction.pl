@@ -8,6 +8,7 @@
 #
 # Sections have sources of their own and go on where another has failed; those
 # named on the command line run alone.  WEIR_LONG runs all of them, for six minutes.
+# The embedded broker suffices.
 use strict;
 use warnings;
 
