@@ -25,9 +25,10 @@
  *						be away: they come when it is composed
  *	 in a backfill		everything, for the whole of it is published from disk
  *
- * weir_run_make_room() is asked before each batch.  The other views of the worker give
- * something, too.  If what could leave is not enough, since it is dirty, the view commits before its interval is over.  When it
- * is too much for that as well, the budget says no (53200), and the view stalls.
+ * weir_run_make_room() is asked before each batch.  The other views of the worker
+ * give something, too.  If what could leave is not enough, since it is dirty, the
+ * view commits before its interval is over.  When it is too much for that as well,
+ * the budget says no (53200), and the view stalls.
  *
  * Memory is shared by all workers.  One that finds none wakes the others; those that
  * have more than their share give back what they can.
@@ -625,6 +626,27 @@ may_not_fit(Relation state_table)
 	return stored * 4 > limit - taken;
 }
 
+/* While states are loaded: its row is written anew, before it could be looked for. */
+static void
+note_not_found(void *arg, WeirGroup *group)
+{
+	WeirRun    *run = arg;
+
+	weir_run_list(run, &run->arrived, WEIR_GROUP_ARRIVED, group);
+}
+
+void
+weir_run_write_anew(WeirRun *run)
+{
+	for (int i = 0; i < run->arrived.n; i++)
+	{
+		run->arrived.groups[i]->flags &= ~WEIR_GROUP_ARRIVED;
+		weir_run_mark(run, run->arrived.groups[i], false, 0, DT_NOBEGIN);
+		run->moved = true;
+	}
+	run->arrived.n = 0;
+}
+
 /* What a backfill of a table had to write to make room, before it was broken off. */
 static void
 forget_partial_states(WeirRun *run)
@@ -664,8 +686,8 @@ weir_run_load_groups(WeirRun *run)
 	run->state_filenode = weir_filenode(state_table);
 	/* the keys' hash functions run */
 	weir_owner_begin(&scope, run->def->owner);
-	weir_load_states(state_table, run->table, run->mark, may_stay_on_disk, run,
-					 run->evicted);
+	weir_load_states(state_table, run->table, run->mark, may_stay_on_disk,
+					 note_not_found, run, run->evicted);
 	weir_owner_end(&scope);
 	table_close(state_table, AccessShareLock);
 	note_group_bytes(run);

@@ -519,6 +519,7 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc, bool loads)
 		if (loads)
 			weir_run_load_groups(run);
 		begin_time(run);
+		weir_run_write_anew(run);
 		add_grand_total(run);
 	}
 	PG_CATCH();

@@ -335,6 +335,9 @@ extern void weir_run_publish_pane(WeirRun *run, WeirGroup *group);
 /* Loads the groups of the last commit, as far as memory goes.  As run.c's open. */
 extern void weir_run_load_groups(WeirRun *run);
 
+/* Then: the rows of those whose keys have other hashes now are to be written. */
+extern void weir_run_write_anew(WeirRun *run);
+
 /*
  * Makes room for n more groups, by evicting others.  Not in a transaction.  False
  * if it would take a commit first.

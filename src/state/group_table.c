@@ -452,17 +452,18 @@ ask_for_missing(WeirGroupTable *table, int n, char **images,
 	pfree(wanted_hashes);
 }
 
-void
-weir_group_table_put(WeirGroupTable *table, int n,
-					 char **images, const uint32 *lens,
-					 const uint32 *hashes, WeirGroup **groups)
+/* What is in the table; what is not is made, or NULL. */
+static inline void
+visit(WeirGroupTable *table, int n, char **images, const uint32 *lens,
+	  const uint32 *hashes, WeirGroup **groups, bool make)
 {
 	for (int first = 0; first < n; first += STRIDE)
 	{
 		int			end = Min(first + STRIDE, n);
 
 		/* three quarters full at most, also after this stride */
-		if ((uint64) (table->n_groups + STRIDE) * 4 > table->n_slots * 3)
+		if (make &&
+			(uint64) (table->n_groups + STRIDE) * 4 > table->n_slots * 3)
 			grow(table);
 
 		prefetch_probes(table, hashes + first, end - first);
@@ -471,7 +472,7 @@ weir_group_table_put(WeirGroupTable *table, int n,
 			uint64		at;
 
 			groups[i] = probe(table, images[i], lens[i], hashes[i], &at);
-			if (groups[i] == NULL)
+			if (groups[i] == NULL && make)
 			{
 				uint32		ref = make_group(table, hashes[i],
 											 images[i], lens[i]);
@@ -485,22 +486,19 @@ weir_group_table_put(WeirGroupTable *table, int n,
 }
 
 void
+weir_group_table_put(WeirGroupTable *table, int n,
+					 char **images, const uint32 *lens,
+					 const uint32 *hashes, WeirGroup **groups)
+{
+	visit(table, n, images, lens, hashes, groups, true);
+}
+
+void
 weir_group_table_look(WeirGroupTable *table, int n,
 					  char **images, const uint32 *lens,
 					  const uint32 *hashes, WeirGroup **groups)
 {
-	for (int first = 0; first < n; first += STRIDE)
-	{
-		int			end = Min(first + STRIDE, n);
-
-		prefetch_probes(table, hashes + first, end - first);
-		for (int i = first; i < end; i++)
-		{
-			uint64		at;
-
-			groups[i] = probe(table, images[i], lens[i], hashes[i], &at);
-		}
-	}
+	visit(table, n, images, lens, hashes, groups, false);
 }
 
 void

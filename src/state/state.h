@@ -346,7 +346,8 @@ extern WeirGroup *weir_group_load(WeirGroupTable *table,
 
 /* The same errors, without loading it.  hash: of all keys but the pane. */
 extern void weir_group_check(const WeirGroupTable *table,
-							 const char *bytes, Size len, uint32 *hash);
+							 const char *bytes, Size len,
+							 int64 *pane, uint32 *hash);
 
 /*
  * Merges the bytes of a group, of another process, into the group of the same

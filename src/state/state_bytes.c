@@ -281,13 +281,14 @@ weir_group_load(WeirGroupTable *table, const char *bytes, Size len)
 
 void
 weir_group_check(const WeirGroupTable *table, const char *bytes, Size len,
-				 uint32 *hash)
+				 int64 *pane, uint32 *hash)
 {
+	const WeirKeyFormat *format = weir_group_table_format(table);
 	Unpacked	group;
 
 	unpack_group(table, bytes, len, &group);
-	*hash = weir_key_hash_others(weir_group_table_format(table), group.image,
-								 group.hash);
+	*pane = weir_stored_pane(format, group.image);
+	*hash = weir_key_hash_others(format, group.image, group.hash);
 	pfree(group.words);
 }
 

@@ -238,6 +238,9 @@ for my $case ($long ? ([ 'topic', 4 ], [ 'stream', 1 ]) : (), [ 'table', 16 ])
 		give($s, 50, ts => 'NULL');
 		give($s, 1, ts => "moment($last_id + 200)");
 		exact("$kind: windows close while their groups are on disk", @views);
+		# numbers are of the last commit, and groups leave after it
+		give($s, 1, ts => "moment($last_id)");
+		exact("$kind: once more", @views);
 		my ($in_memory, $on_disk) = stat_of("flat_$s");
 		ok($on_disk == 23 && $in_memory < 23, "$kind: groups in memory and on disk: $in_memory and $on_disk");
 		cmp_ok(away("$_\_$s"), '>', 0, "$kind: some of $_ are on disk only") for qw(tumf hop ses);
@@ -581,6 +584,41 @@ $oracle->section('a damaged state', sub {
 	exact('the other goes on', "num_$s");
 	is(sql('SELECT count(*) FROM weir.dead_letters'), '0', 'no row became a dead letter for it');
 	$oracle->rebuilt($flat, 'a damaged state');
+	drop($s);
+});
+
+# Another version of a collation, say, gives keys other hashes than they were stored with
+$oracle->section('keys with other hashes', sub {
+	my $s = 'rehashed';
+	keep_groups(0);
+	source('topic', $s);
+	my ($view) = views_over($s, undef, qw(flat));
+	my $at = $last_id;
+	give($s, 100, ts => "moment(i - $at)");
+	exact('before', $view);
+	my $state = state_table($view);
+	my $hashes = "SELECT sum(hash) FROM $state";
+	my $was = sql($hashes);
+	my $rehash = sub {
+		sql("SELECT weir.pause('$view')");
+		sql("SET allow_system_table_mods = on; UPDATE $state SET hash = hash # 1");
+		isnt(sql($hashes), $was, "$_[0]: rows of states have other hashes");
+		sql("SELECT weir.resume('$view')");
+	};
+	$rehash->('in memory');
+	exact('in memory', $view);
+	ok($node->wait_until($hashes, $was, 20), 'they are written anew');
+	keep_groups(2);
+	give($s, 100, ts => "moment(i - $at - 100)");
+	exact('and found, once they are on disk', $view);
+	# numbers are of the last commit, and groups leave after it
+	give($s, 1);
+	exact('once more', $view);
+	cmp_ok(away($view), '>', 0, '... where they are');
+	$was = sql($hashes);
+	$rehash->('on disk');
+	$oracle->stalls($view, 'XX001', qr/weir\.state_memory/, 'what would not be found there');
+	$oracle->rebuilt($view, 'keys with other hashes');
 	drop($s);
 });
 
