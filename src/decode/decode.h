@@ -44,6 +44,9 @@ typedef enum WeirFieldKind
 	WEIR_FIELD_HEADERS
 } WeirFieldKind;
 
+/* Of the column option `metadata`, NULL if it is not set.  22023 for another value. */
+extern WeirFieldKind weir_parse_metadata(const char *value);
+
 /*
  * Makes a decoder for a foreign table: table option `format` (json, csv,
  * text, bytes; with csv `delimiter`, `quote`, `escape`, `null`), column

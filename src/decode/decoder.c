@@ -84,9 +84,11 @@ parse_format(const char *value)
 			 errhint("The formats are json, csv, text and bytes.")));
 }
 
-static WeirFieldKind
-parse_metadata(const char *value)
+WeirFieldKind
+weir_parse_metadata(const char *value)
 {
+	if (value == NULL)
+		return WEIR_FIELD_VALUE;
 	if (strcmp(value, "key") == 0)
 		return WEIR_FIELD_KEY;
 	if (strcmp(value, "partition") == 0)
@@ -301,7 +303,7 @@ read_column(WeirDecoder *decoder, Oid foreign_table, Form_pg_attribute attr,
 	column->typid = attr->atttypid;
 	column->typmod = attr->atttypmod;
 	column->not_null = attr->attnotnull;
-	column->source = metadata ? parse_metadata(metadata) : WEIR_FIELD_VALUE;
+	column->source = weir_parse_metadata(metadata);
 	check_metadata_type(column, metadata);
 	if (path != NULL && (metadata != NULL || decoder->format != FORMAT_JSON))
 		ereport(ERROR,

@@ -50,21 +50,9 @@ PG_FUNCTION_INFO_V1(weir_kafka_fdw_handler);
 WeirFieldKind
 weir_kafka_field(Oid foreign_table, AttrNumber attno)
 {
-	const char *value =
-		weir_foreign_option(GetForeignColumnOptions(foreign_table, attno),
-							"metadata");
+	List	   *options = GetForeignColumnOptions(foreign_table, attno);
 
-	if (value == NULL)
-		return WEIR_FIELD_VALUE;
-	if (strcmp(value, "key") == 0)
-		return WEIR_FIELD_KEY;
-	if (strcmp(value, "partition") == 0)
-		return WEIR_FIELD_PARTITION;
-	if (strcmp(value, "offset") == 0)
-		return WEIR_FIELD_OFFSET;
-	if (strcmp(value, "timestamp") == 0)
-		return WEIR_FIELD_TIMESTAMP;
-	return WEIR_FIELD_HEADERS;
+	return weir_parse_metadata(weir_foreign_option(options, "metadata"));
 }
 
 static void
