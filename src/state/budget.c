@@ -98,7 +98,7 @@ weir_budget_take(Size bytes)
 				 errmsg("the states of all views exceed weir.state_memory"),
 				 errdetail("%d kB of %d kB are in use.",
 						   (int) (before / 1024), weir_state_memory_kb),
-				 errhint("Raise weir.state_memory, or make views with fewer groups.")));
+				 errhint("Raise weir.state_memory, or let transactions and open windows of several panes have fewer groups.")));
 	}
 	taken += bytes;
 }
@@ -125,6 +125,9 @@ weir_state_area(void)
 	return area;
 }
 
+static const char end_of_memory_hint[] =
+"Give the server more /dev/shm, or lower weir.state_memory; the view goes on by itself.";
+
 static void
 remember_end(void)
 {
@@ -149,6 +152,7 @@ weir_state_allocate(Size bytes)
 		/* the operating system has none, or core has no more segments */
 		weir_budget_give(bytes);
 		remember_end();
+		errhint("%s", end_of_memory_hint);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -159,7 +163,7 @@ weir_state_allocate(Size bytes)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of dynamic shared memory"),
-				 errhint("Give the server more /dev/shm, or lower weir.state_memory.")));
+				 errhint("%s", end_of_memory_hint)));
 	}
 	return pointer;
 }
