@@ -149,7 +149,11 @@ weir_state_allocate(Size bytes)
 	}
 	PG_CATCH();
 	{
-		/* the operating system has none, or core has no more segments */
+		/*
+		 * The operating system has none, or core has no more segments.  The area is
+		 * still locked, and whoever closes a view before the abort gives back to it.
+		 */
+		LWLockReleaseAll();
 		weir_budget_give(bytes);
 		remember_end();
 		errhint("%s", end_of_memory_hint);
