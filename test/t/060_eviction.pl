@@ -445,7 +445,7 @@ $oracle->section('rows of v that have moved, and many new groups', sub {
 	exact('few groups', @views);
 	sql("SELECT weir.pause('$_')") for @views;
 	sql("VACUUM FULL $_") for @views;
-	give($s, 300, ts => 'moment(i % 60)');
+	give($s, 3000, k => "'new ' || i % 5", ts => 'moment(i % 60)') for 1 .. 3;
 	sql("SELECT weir.resume('$_')") for @views;
 	exact('many', @views);
 	drop($s);
