@@ -31,7 +31,9 @@
  * the budget says no (53200), and the view stalls.
  *
  * Memory is shared by all workers.  One that finds none wakes the others; those that
- * have more than their share give back what they can.
+ * have more than their share give back what they can.  So do they when
+ * weir.state_memory is set to less than is in use, and commit before, since rows that
+ * have been read must be folded, whether there is memory or not.
  *
  *-------------------------------------------------------------------------
  */
@@ -366,6 +368,7 @@ weir_run_make_room(WeirRun *run, int n)
 {
 	if (!is_over_test_limit(run) && !is_short(run, n))
 		return true;
+	weir_group_table_trim(run->table);
 	if (weir_group_table_count(run->table) == run->n_dirty || !has_index(run))
 		return run->n_dirty == 0;
 	if (is_over_test_limit(run))
@@ -387,7 +390,11 @@ weir_members_make_room(WeirWorker *worker, WeirRun *run, int n)
 
 		if (!is_short(run, n))
 			break;
-		if (other == NULL || other == run ||
+		if (other == NULL || other == run)
+			continue;
+		/* what has gone with its windows leaves blocks, too */
+		weir_group_table_trim(other->table);
+		if (!is_short(run, n) ||
 			weir_group_table_count(other->table) == other->n_dirty ||
 			!has_index(other))
 			continue;
@@ -421,16 +428,31 @@ fair_share(void)
 	return weir_budget_limit() / Max(n, 1);
 }
 
+/* The last wish for memory that we have answered. */
+static uint64 last_wish = 0;
+
+bool
+weir_memory_was_lowered(void)
+{
+	static Size last_limit = 0;
+	Size		limit = weir_budget_limit();
+	bool		lowered = limit < last_limit && weir_budget_taken() > limit;
+
+	last_limit = limit;
+	if (lowered)
+		last_wish = PG_UINT64_MAX;
+	return lowered;
+}
+
 void
 weir_give_back_memory(WeirWorker *worker)
 {
-	static uint64 last_seen = 0;
 	uint64		wanted = pg_atomic_read_u64(&weir_shared->memory_wanted);
 	Size		share;
 	bool		is_dirty = false;
 	ListCell   *cell;
 
-	if (wanted == last_seen)
+	if (wanted == last_wish)
 		return;
 	share = fair_share();
 	/* it may be a view of ours that wants it */
@@ -444,13 +466,16 @@ weir_give_back_memory(WeirWorker *worker)
 			break;
 		if (run == NULL)
 			continue;
+		weir_group_table_trim(run->table);
+		if (weir_budget_mine() <= share)
+			break;
 		is_dirty |= run->n_dirty > 0;
 		if (has_index(run))
 			sweep(run, 0, WHAT_MAY_LEAVE);
 	}
 	/* or again, once what is dirty is committed */
 	if (!is_dirty || weir_budget_mine() <= share)
-		last_seen = wanted;
+		last_wish = wanted;
 }
 
 /* -------------------------------------------------------------- coming back */
