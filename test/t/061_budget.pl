@@ -232,6 +232,21 @@ $oracle->section('the least that may be set', sub {
 	}
 });
 
+# Groups of open windows must stay in memory, so nothing makes the room that a backfill
+# would like to have.
+$oracle->section('a backfill beside open windows', sub {
+	my $rate = sub { $node->append_conf('postgresql.conf', "weir.backfill_rate = $_[0]\n"); $node->reload; };
+	$rows->memory('64kB');
+	$rate->(1000);
+	$rows->source('table', 'beside');
+	$rows->give('beside', 1500, k => "'k' || i % 7", note => 'NULL', ts => 'moment(i % 60)');
+	my @views = $rows->views_over('beside', undef, 'hop');
+	$rows->give('beside', 50, k => "'k' || i % 7", note => 'NULL', ts => 'moment(i % 60)') for 1 .. 6;
+	$rate->(1000000);
+	$rows->exact('it comes to its end', @views);
+	$rows->drop('beside');
+});
+
 # ------------------------------------------------------------ less than is in use
 
 $oracle->section('less than is in use', sub {
