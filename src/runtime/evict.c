@@ -368,7 +368,6 @@ weir_run_make_room(WeirRun *run, int n)
 {
 	if (!is_over_test_limit(run) && !is_short(run, n))
 		return true;
-	weir_group_table_trim(run->table);
 	if (weir_group_table_count(run->table) == run->n_dirty || !has_index(run))
 		return run->n_dirty == 0;
 	if (is_over_test_limit(run))
@@ -390,11 +389,7 @@ weir_members_make_room(WeirWorker *worker, WeirRun *run, int n)
 
 		if (!is_short(run, n))
 			break;
-		if (other == NULL || other == run)
-			continue;
-		/* what has gone with its windows leaves blocks, too */
-		weir_group_table_trim(other->table);
-		if (!is_short(run, n) ||
+		if (other == NULL || other == run ||
 			weir_group_table_count(other->table) == other->n_dirty ||
 			!has_index(other))
 			continue;
@@ -444,6 +439,25 @@ weir_memory_was_lowered(void)
 	return lowered;
 }
 
+/*
+ * Groups that are deleted or frozen leave memory that is for their view's next ones.
+ * A view that has more of that than groups gives it to the others.
+ */
+static void
+give_back_unused(WeirWorker *worker)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run != NULL && weir_group_table_free_bytes(run->table) >
+			weir_group_table_bytes(run->table) / 2)
+			weir_group_table_trim(run->table);
+	}
+}
+
 void
 weir_give_back_memory(WeirWorker *worker)
 {
@@ -452,6 +466,7 @@ weir_give_back_memory(WeirWorker *worker)
 	bool		is_dirty = false;
 	ListCell   *cell;
 
+	give_back_unused(worker);
 	if (wanted == last_wish)
 		return;
 	share = fair_share();
@@ -466,9 +481,6 @@ weir_give_back_memory(WeirWorker *worker)
 			break;
 		if (run == NULL)
 			continue;
-		weir_group_table_trim(run->table);
-		if (weir_budget_mine() <= share)
-			break;
 		is_dirty |= run->n_dirty > 0;
 		if (has_index(run))
 			sweep(run, 0, WHAT_MAY_LEAVE);

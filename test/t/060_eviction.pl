@@ -101,6 +101,29 @@ for my $case ($long ? ([ 'topic', 4 ], [ 'stream', 1 ]) : (), [ 'table', 16 ])
 	});
 }
 
+# The same of the other sources, in short
+for my $kind ($long ? () : qw(topic stream))
+{
+	my $s = "some_$kind";
+	$oracle->section("some kinds of view over a $kind", sub {
+		keep_groups(2);
+		source($kind, $s);
+		my @views = views_over($s, undef, qw(flat tum hop ses));
+		my $at = $rows->last_id;
+		give($s, 300, ts => "moment(i - $at)");
+		give($s, 30, ts => 'NULL');
+		exact("$kind: windows close while their groups are on disk", @views);
+		give($s, 100, ts => "moment(i - $at - 300)");
+		exact("$kind: late rows come to groups on disk", @views);
+		give($s, 1, ts => "moment(i - $at)");
+		cmp_ok(away("flat_$s"), '>', 0, "$kind: some are on disk only");
+		$node->kill9_worker('postgres') if $kind eq 'stream';
+		eval { give($s, 50, ts => "moment(i - $at - 400)") };
+		exact("$kind: and on", @views);
+		drop($s);
+	});
+}
+
 # ----------------------------------------------------------------- frozen
 
 for my $kind ('topic', $long ? 'table' : ())
