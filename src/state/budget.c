@@ -115,20 +115,6 @@ weir_budget_give(Size bytes)
 	taken -= bytes;
 }
 
-dsa_area *
-weir_state_area(void)
-{
-	if (area == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		area = dsa_create(weir_shared->tranche);
-		dsa_pin_mapping(area);
-		MemoryContextSwitchTo(old);
-	}
-	return area;
-}
-
 static void
 remember_end(void)
 {
@@ -137,33 +123,78 @@ remember_end(void)
 	weir_want_memory();
 }
 
+/*
+ * The operating system has no more, which core reports as a full disk, or core has
+ * no more segments (reason: NULL).
+ */
+static void
+tell_end(const char *reason)
+{
+	remember_end();
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of dynamic shared memory"),
+			 reason == NULL ? 0 : errdetail_internal("%s", reason),
+			 errhint("Give the server more /dev/shm, or lower weir.state_memory.")));
+}
+
+/* In PG_CATCH: what core says.  What it has locked stays so until the caller aborts. */
+static char *
+take_reason(MemoryContext caller)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(caller);
+	error = CopyErrorData();
+	FlushErrorState();
+	return error->message;
+}
+
+dsa_area *
+weir_state_area(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (area != NULL)
+		return area;
+	PG_TRY();
+	{
+		MemoryContextSwitchTo(TopMemoryContext);
+		area = dsa_create(weir_shared->tranche);
+		dsa_pin_mapping(area);
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		tell_end(take_reason(caller));
+	}
+	PG_END_TRY();
+	return area;
+}
+
 dsa_pointer
 weir_state_allocate(Size bytes)
 {
+	MemoryContext caller = CurrentMemoryContext;
+	dsa_area   *of_states = weir_state_area();
 	volatile dsa_pointer pointer = InvalidDsaPointer;
 
 	weir_budget_take(bytes);
 	PG_TRY();
 	{
-		pointer = dsa_allocate_extended(weir_state_area(), bytes,
+		pointer = dsa_allocate_extended(of_states, bytes,
 										DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
 	}
 	PG_CATCH();
 	{
-		/* the operating system has none, or core has no more segments */
 		weir_budget_give(bytes);
-		remember_end();
-		PG_RE_THROW();
+		tell_end(take_reason(caller));
 	}
 	PG_END_TRY();
 	if (!DsaPointerIsValid(pointer))
 	{
 		weir_budget_give(bytes);
-		remember_end();
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of dynamic shared memory"),
-				 errhint("Give the server more /dev/shm, or lower weir.state_memory.")));
+		tell_end(NULL);
 	}
 	return pointer;
 }
