@@ -564,7 +564,7 @@ WHERE pg_catalog.has_table_privilege(l.view, 'SELECT');
 
 -- As of the last commit.  All groups are on disk, as many of them as there is
 -- room for also in memory.
--- commit_ms is the sum over all commits.
+-- commit_ms is the sum over all commits but the last.
 CREATE VIEW weir.stat_views WITH (security_barrier) AS
 SELECT d.view::pg_catalog.regclass AS view,
 	p.rows_in,

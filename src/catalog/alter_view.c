@@ -26,8 +26,8 @@
 
 /*
  * The options as they are now, after all of a statement's changes: do they fit
- * together?  A view that has closed windows goes on closing them: what it had of
- * them in memory is gone, and a late row would begin them anew.
+ * together?  A view that has closed windows goes on closing them: states of those
+ * that are frozen are gone, and a late row would begin them anew.
  */
 static void
 check_options(const WeirViewDef *before, Datum stored)
@@ -41,7 +41,7 @@ check_options(const WeirViewDef *before, Datum stored)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("weir.watermark cannot be changed to 'none'"),
-				 errdetail("Windows that have closed are no longer kept in memory."),
+				 errdetail("States of windows that are frozen have been deleted."),
 				 errhint("Drop the view and create it again, or give the watermark a long interval.")));
 	weir_event_options_check(weir_options_stored(stored), &options,
 							 weir_query_window_kind(weir_catalog_query(before->query_view)),

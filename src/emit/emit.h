@@ -314,22 +314,23 @@ extern void weir_write_states(Relation state_table,
 typedef bool (*WeirMayStay) (void *arg, int64 pane);
 
 /*
- * Is told of groups whose rows would not be found by their keys: these have other
- * hashes now, because of another version of a collation, say.
- */
-typedef void (*WeirNotFound) (void *arg, WeirGroup *group);
-
-/*
  * Loads the groups of a state table, the latest first, and marks of sessions to the
  * words at `mark`, if any.  Those for which may_stay says so stay on disk, and are
- * counted in `evicted`; they are checked all the same.  Raises what
- * weir_group_load() raises, and XX001 for a key that is stored twice, or that stays on
- * disk and would not be found there.
+ * counted in `evicted`; they are checked all the same.  Rows that would not be found
+ * by their keys, because these have other hashes now (another version of a collation,
+ * say), are written anew.  Raises what weir_group_load() raises, and XX001 for a key
+ * that is stored twice.
  */
 extern void weir_load_states(Relation state_table, WeirGroupTable *table,
-							 Size mark, WeirMayStay may_stay,
-							 WeirNotFound not_found, void *arg,
+							 Size mark, WeirMayStay may_stay, void *arg,
 							 WeirEvicted *evicted);
+
+/*
+ * Gives a stored state, in a slot of its table, the pane and the hash of its key.
+ * *at: where its row is then.
+ */
+extern void weir_rekey_state(Relation state_table, TupleTableSlot *stored,
+							 int64 pane, uint32 hash, ItemPointer at);
 
 /* The index on pane and hash; InvalidOid if there is none. */
 extern Oid	weir_state_index(Relation state_table);

@@ -100,56 +100,60 @@ check_columns(Relation state_table)
 				 errhint("Install the version of pg_weir that made it, or create the view again.")));
 }
 
-/* Would a row be found by the key that it has? */
-static bool
-is_found_by(TupleTableSlot *slot, int64 pane, uint32 hash)
-{
-	return DatumGetInt64(slot->tts_values[WEIR_STATE_PANE]) == pane &&
-		DatumGetInt64(slot->tts_values[WEIR_STATE_HASH]) == (int64) hash;
-}
-
-/* The same of a group that was loaded. */
-static bool
-is_found(const WeirGroupTable *table, const WeirGroup *group,
-		 TupleTableSlot *slot)
-{
-	const WeirKeyFormat *format = weir_group_table_format(table);
-	const char *image = weir_group_key(table, group);
-
-	return is_found_by(slot, weir_stored_pane(format, image),
-					   weir_key_hash_others(format, image, group->hash));
-}
-
-/* What stays on disk is only checked: we must find it when it is asked for. */
+/* Sees to it that a row will be found by its key; *at is where it is. */
 static void
-leave_row(WeirGroupTable *table, TupleTableSlot *slot, WeirEvicted *evicted)
+see_it_is_found(Relation state_table, TupleTableSlot *slot,
+				int64 pane, uint32 hash, ItemPointer at)
+{
+	if (DatumGetInt64(slot->tts_values[WEIR_STATE_PANE]) != pane ||
+		DatumGetInt64(slot->tts_values[WEIR_STATE_HASH]) != (int64) hash)
+		weir_rekey_state(state_table, slot, pane, hash, at);
+}
+
+/* What stays on disk is only checked. */
+static void
+leave_row(Relation state_table, WeirGroupTable *table, TupleTableSlot *slot,
+		  WeirEvicted *evicted)
 {
 	struct varlena *copy;
 	Size		len;
 	const char *bytes = state_bytes(slot, &len, &copy);
 	int64		pane;
 	uint32		hash;
+	ItemPointerData at;
 
 	weir_group_check(table, bytes, len, &pane, &hash);
 	if (copy != NULL)
 		pfree(copy);
-	if (!is_found_by(slot, pane, hash))
+	see_it_is_found(state_table, slot, pane, hash, &at);
+	weir_evicted_add(evicted, pane, 1);
+}
+
+static void
+take_row(Relation state_table, WeirGroupTable *table, Size mark,
+		 TupleTableSlot *slot)
+{
+	const WeirKeyFormat *format = weir_group_table_format(table);
+	WeirGroup  *group = load_row(table, mark, slot);
+	const char *image;
+
+	if (group == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("keys of stored states have other hashes now"),
-				 errdetail("A collation or a type's hash function has changed since they were stored."),
-				 errhint("Raise weir.state_memory until all states fit in memory, or run weir.rebuild on the view.")));
-	weir_evicted_add(evicted, pane, 1);
+				 errmsg("two stored states have the same key"),
+				 errhint("Run weir.rebuild on the view.")));
+	image = weir_group_key(table, group);
+	see_it_is_found(state_table, slot, weir_stored_pane(format, image),
+					weir_key_hash_others(format, image, group->hash),
+					&group->state_tid);
 }
 
 void
 weir_load_states(Relation state_table, WeirGroupTable *table, Size mark,
-				 WeirMayStay may_stay, WeirNotFound not_found, void *arg,
-				 WeirEvicted *evicted)
+				 WeirMayStay may_stay, void *arg, WeirEvicted *evicted)
 {
 	TupleTableSlot *slot = table_slot_create(state_table, NULL);
 	TableScanDesc scan;
-	WeirGroup  *group;
 
 	check_columns(state_table);
 	scan = table_beginscan(state_table, GetActiveSnapshot(), 0, NULL);
@@ -161,17 +165,10 @@ weir_load_states(Relation state_table, WeirGroupTable *table, Size mark,
 		{
 			CHECK_FOR_INTERRUPTS();
 			weir_progress++;
-			leave_row(table, slot, evicted);
-			continue;
+			leave_row(state_table, table, slot, evicted);
 		}
-		group = load_row(table, mark, slot);
-		if (group == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("two stored states have the same key"),
-					 errhint("Run weir.rebuild on the view.")));
-		if (!is_found(table, group, slot))
-			not_found(arg, group);
+		else
+			take_row(state_table, table, mark, slot);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);

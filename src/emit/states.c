@@ -22,6 +22,8 @@
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "replication/origin.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #define CHUNK 512
@@ -275,4 +277,39 @@ weir_write_states(Relation state_table, const WeirGroupTable *table,
 	ExecDropSingleTupleTableSlot(update_slot);
 	pfree(update_bytes.data);
 	end_writing(&writer);
+}
+
+void
+weir_rekey_state(Relation state_table, TupleTableSlot *stored,
+				 int64 pane, uint32 hash, ItemPointer at)
+{
+	WeirGroup	group = {.state_tid = stored->tts_tid};
+	StateWriter writer;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(state_table),
+													&TTSOpsVirtual);
+
+	LockRelationOid(RelationGetRelid(state_table), RowExclusiveLock);
+	slot_getallattrs(stored);
+	for (int i = 0; i < stored->tts_nvalid; i++)
+	{
+		slot->tts_values[i] = stored->tts_values[i];
+		slot->tts_isnull[i] = stored->tts_isnull[i];
+	}
+	slot->tts_values[WEIR_STATE_PANE] = Int64GetDatum(pane);
+	slot->tts_values[WEIR_STATE_HASH] = Int64GetDatum((int64) hash);
+	ExecStoreVirtualTuple(slot);
+
+	begin_writing(&writer, state_table);
+	PG_TRY();
+	{
+		replorigin_session_origin = DoNotReplicateId;
+		update_state(&writer, &group, slot, at);
+	}
+	PG_FINALLY();
+	{
+		replorigin_session_origin = InvalidRepOriginId;
+	}
+	PG_END_TRY();
+	end_writing(&writer);
+	ExecDropSingleTupleTableSlot(slot);
 }

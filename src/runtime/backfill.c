@@ -524,7 +524,7 @@ look_at_place(WeirBackfill *backfill)
 
 	if (backfill->state == WEIR_BACKFILL_SCANNING && !private->scanned &&
 		TimestampDifferenceExceeds(private->snapshot_at, GetCurrentTimestamp(),
-								   weir_backfill_max_age_s * 1000))
+								   Min(weir_backfill_max_age_s, INT_MAX / 1000) * 1000))
 		fail_with(backfill, ERRCODE_QUERY_CANCELED,
 				  psprintf("the backfill of \"%s\" took longer than weir.backfill_max_age",
 						   private->name),

@@ -138,13 +138,20 @@ weir_backfill_wait(long ms)
 
 /* ---------------------------------------------------------------- sending */
 
+static bool sending = false;
+
 static void
 send_message(StringInfo message)
 {
+	/* an error in the middle of a message: no other can follow it */
+	if (sending)
+		return;
+	sending = true;
 	/* waits while the queue is full; whoever has left does not read */
 	if (shm_mq_send(queue, message->len, message->data, false, true) !=
 		SHM_MQ_SUCCESS)
 		proc_exit(0);
+	sending = false;
 }
 
 static void
@@ -359,6 +366,7 @@ open_view(WeirViewDef *def)
 	/* the one row of a query without GROUP BY is the worker's */
 	clear_groups();
 	/* windows close in the worker */
+	run->backfilling = true;
 	run->composer = NULL;
 	run->deadlines = NULL;
 	run->publishes_panes = false;
@@ -507,6 +515,7 @@ weir_backfill_main(Datum arg)
 
 		error = weir_catch(process_mcxt);
 		weir_watchdog_explain(error);
+		weir_watchdog_stop();
 		send_error(error);
 	}
 	PG_END_TRY();

@@ -97,6 +97,16 @@ confirm_now(WeirWorker *worker, XLogRecPtr lsn)
 	PG_END_TRY();
 }
 
+const char *
+weir_rebuild_hint(const WeirViewDef *def)
+{
+	if (def->source_kind == WEIR_SOURCE_STREAM)
+		return "Run weir.rebuild(view, accept_loss => true): a push stream keeps no rows.";
+	if (def->options.append_only == WEIR_APPEND_ONLY_IGNORE)
+		return "Run weir.rebuild(view, accept_loss => true): it computes the view from the rows that the table still has.";
+	return "Run weir.rebuild(view).";
+}
+
 static void
 give_up(WeirWorker *worker, WeirMember *member)
 {
@@ -106,7 +116,7 @@ give_up(WeirWorker *worker, WeirMember *member)
 		.message = "the view held back more WAL than weir.max_retained_wal",
 		.detail = psprintf("It stands at %X/%X.",
 						   LSN_FORMAT_ARGS(member->held_at)),
-		.hint = "Run weir.rebuild(view)."
+		.hint = unconstify(char *, weir_rebuild_hint(member->def))
 	};
 	MemoryContext caller = CurrentMemoryContext;
 

@@ -262,9 +262,7 @@ put_aside_lost(WeirWorker *worker, WeirRun *run)
 		"It held back more WAL than weir.max_retained_wal, and was given up." :
 		feed->lost_why ? feed->lost_why :
 		"The replication slot that its position belongs to is gone.",
-		.hint = run->def->source_kind == WEIR_SOURCE_STREAM ?
-		"Run weir.rebuild(view, accept_loss => true): a push stream keeps no rows." :
-		"Run weir.rebuild(view)."
+		.hint = unconstify(char *, weir_rebuild_hint(run->def))
 	};
 
 	weir_members_stall(worker, run, &error, 0);

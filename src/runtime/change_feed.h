@@ -101,6 +101,9 @@ extern void weir_changes_confirm(WeirWorker *worker, XLogRecPtr lsn);
  */
 extern void weir_changes_tend(WeirWorker *worker);
 
+/* How to compute a view anew; for some it means to accept a loss. */
+extern const char *weir_rebuild_hint(const WeirViewDef *def);
+
 /*
  * Before the worker waits: asks backends to wake it when they commit, if it has
  * nothing to do before; true when something was written meanwhile.

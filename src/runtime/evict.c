@@ -323,8 +323,8 @@ has_index(WeirRun *run)
 static bool
 is_over_test_limit(const WeirRun *run)
 {
-	return weir_test_groups > 0 &&
-		weir_group_table_count(run->table) > weir_test_groups;
+	return weir_test_groups != 0 &&
+		weir_group_table_count(run->table) > Max(weir_test_groups, 0);
 }
 #else
 #define is_over_test_limit(run) false
@@ -374,7 +374,7 @@ weir_run_make_room(WeirRun *run, int n)
 		sweep(run, 0, WHAT_MAY_LEAVE);
 	else
 		sweep_some(run, 2 * growth_by(run, n));
-	return !is_short(run, n);
+	return run->n_dirty == 0 || !is_short(run, n);
 }
 
 bool
@@ -657,31 +657,12 @@ may_not_fit(Relation state_table)
 	Size		taken = Min(weir_budget_taken(), limit);
 
 #ifdef WEIR_TEST
-	if (weir_test_groups > 0 && stored > 0)
+	if (weir_test_groups != 0 && stored > 0)
 		return true;
 #endif
-	return stored * 4 > limit - taken;
-}
-
-/* While states are loaded: its row is written anew, before it could be looked for. */
-static void
-note_not_found(void *arg, WeirGroup *group)
-{
-	WeirRun    *run = arg;
-
-	weir_run_list(run, &run->arrived, WEIR_GROUP_ARRIVED, group);
-}
-
-void
-weir_run_write_anew(WeirRun *run)
-{
-	for (int i = 0; i < run->arrived.n; i++)
-	{
-		run->arrived.groups[i]->flags &= ~WEIR_GROUP_ARRIVED;
-		weir_run_mark(run, run->arrived.groups[i], false, 0, DT_NOBEGIN);
-		run->moved = true;
-	}
-	run->arrived.n = 0;
+	/* it may be that we were wrong when we tried before */
+	return stored * 4 > limit - taken ||
+		(stored > 0 && weir_budget_was_refused());
 }
 
 /* What a backfill of a table had to write to make room, before it was broken off. */
@@ -723,8 +704,8 @@ weir_run_load_groups(WeirRun *run)
 	run->state_filenode = weir_filenode(state_table);
 	/* the keys' hash functions run */
 	weir_owner_begin(&scope, run->def->owner);
-	weir_load_states(state_table, run->table, run->mark, may_stay_on_disk,
-					 note_not_found, run, run->evicted);
+	weir_load_states(state_table, run->table, run->mark, may_stay_on_disk, run,
+					 run->evicted);
 	weir_owner_end(&scope);
 	table_close(state_table, AccessShareLock);
 	note_group_bytes(run);

@@ -55,8 +55,8 @@ weir_define_test_settings(void)
 							NULL, &weir_test_backoff, INT_MAX, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("weir.test_groups",
-							"Groups of a view that are kept in memory, 0 for all that fit (test builds only).",
-							NULL, &weir_test_groups, 0, 0, INT_MAX,
+							"Groups of a view that are kept in memory, -1 for none, 0 for all that fit (test builds only).",
+							NULL, &weir_test_groups, 0, -1, INT_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 

@@ -109,7 +109,9 @@ stop_at(WeirRun *run, const WeirBatch *batch, int row, int sqlstate,
 									 batch->origins[row].xid,
 									 LSN_FORMAT_ARGS(batch->origins[row].end));
 			/* what was written stays in the WAL, whatever becomes of the row */
-			error->hint = pstrdup("Set weir.on_error = 'dead_letter' on the view to skip such rows, then call weir.resume. Or mend the row in its table, then call weir.rebuild.");
+			error->hint = pstrdup(run->def->source_kind == WEIR_SOURCE_STREAM ?
+								  "Set weir.on_error = 'dead_letter' on the view to skip such rows, then call weir.resume." :
+								  "Set weir.on_error = 'dead_letter' on the view to skip such rows, then call weir.resume. Or mend the row in its table, then call weir.rebuild.");
 		}
 		else
 		{

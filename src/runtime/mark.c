@@ -97,24 +97,33 @@ weir_run_touch(WeirRun *run, WeirGroup *group)
 	run->moved = true;
 }
 
-/* Is a group part of a session that stays as it is, whatever comes? */
+/*
+ * Is a group part of a window that stays as it is, whatever comes?  (Of sliding
+ * windows compose.c leaves out the frozen ones.)
+ */
 static bool
-is_of_frozen_session(WeirRun *run, WeirGroup *group)
+is_frozen(WeirRun *run, WeirGroup *group)
 {
 	WeirGroup  *first;
 	Timestamp	lower;
 	Timestamp	upper;
+	int64		pane;
 
-	if (run->mark == WEIR_NO_PRESENCE || !run->has_watermark ||
-		weir_key_pane_at(run->format,
-						 unconstify(char *, weir_group_key(run->table, group))) == NULL)
+	/* what a backfill has not published is not frozen */
+	if (!run->has_watermark || run->backfilling ||
+		run->plan->window_key < 0 ||
+		!weir_pane_of_group(run, group, &pane))
 		return false;
+	if (run->window.kind == WEIR_TUMBLE)
+		return weir_window_bounds(&run->window, pane, &lower, &upper) &&
+			upper <= run->time.settled;
 
 	/*
 	 * Of each group, so that a session is known whole before the first of its
 	 * panes is emptied.  What rows were taken from is not frozen yet.
 	 */
-	return weir_session_of(run->composer, group, &lower, &upper, &first) &&
+	return run->mark != WEIR_NO_PRESENCE &&
+		weir_session_of(run->composer, group, &lower, &upper, &first) &&
 		upper <= run->time.settled &&
 		(group->flags & (WEIR_GROUP_DIRTY | WEIR_GROUP_TORN)) == 0;
 }
@@ -132,9 +141,9 @@ weir_run_truncate(WeirRun *run)
 
 	/*
 	 * What is on disk follows at the commit, or when it is asked for; of sessions
-	 * it must be known now which are frozen.
+	 * it must be known now which are frozen.  A grand total stays, of no rows.
 	 */
-	if (run->window.kind == WEIR_SESSION)
+	if (run->window.kind == WEIR_SESSION || run->format->n == 0)
 		weir_run_bring_all_back(run);
 	else if (weir_evicted_count(run->evicted) > 0)
 		run->truncated = true;
@@ -144,7 +153,7 @@ weir_run_truncate(WeirRun *run)
 		if (weir_group_rows(run->table, group) == 0 &&
 			!(run->truncated && ItemPointerIsValid(&group->result_tid)))
 			continue;
-		if (is_of_frozen_session(run, group))
+		if (is_frozen(run, group))
 			continue;
 		published = weir_run_published(run, group);
 		weir_group_reset(run->table, group);

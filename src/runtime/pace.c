@@ -331,7 +331,7 @@ hint_of(WeirPaceReason reason)
 		case WEIR_PACE_COMMITS:
 			return "Raise weir.commit_interval, or see what makes writing slow: the disk, indexes on the view, how many groups change.";
 		case WEIR_PACE_HORIZON:
-			return "End that transaction, or let it go on: the view is right, but less fresh.";
+			return "End what holds it, or let it go on: the view is right, but less fresh.";
 		case WEIR_PACE_AS_TOLD:
 			break;
 	}

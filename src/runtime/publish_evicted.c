@@ -70,8 +70,8 @@ portion_of_memory(const WeirRun *run, int share)
 	int64		most = weir_budget_limit() / share / a_group;
 
 #ifdef WEIR_TEST
-	if (weir_test_groups > 0)
-		return weir_test_groups;
+	if (weir_test_groups != 0)
+		return Max(weir_test_groups, 1);
 #endif
 	return Max(LEAST_PORTION, most);
 }
@@ -244,6 +244,7 @@ leave(Portion *portion, Purpose purpose, const WeirStaged *part)
 		weir_composer_reset(run->composer);
 	for (int64 i = 0; i < portion->n; i++)
 		weir_group_table_remove(run->table, portion->groups[i]);
+	portion->n = 0;
 	for (int64 i = 0; i < n_made; i++)
 	{
 		if (purpose != KEEP)
@@ -254,7 +255,6 @@ leave(Portion *portion, Purpose purpose, const WeirStaged *part)
 							 1);
 		weir_group_table_remove(run->table, made[i]);
 	}
-	portion->n = 0;
 }
 
 static void
@@ -428,11 +428,23 @@ is_forgotten(WeirRun *run, WeirGroup *group)
 		DT_NOBEGIN;
 }
 
+/* It is as if a group that has arrived had stayed on disk. */
+static void
+send_back(WeirRun *run, WeirGroup *group)
+{
+	group->flags &= ~WEIR_GROUP_ARRIVED;
+	weir_evicted_add(run->evicted,
+					 weir_stored_pane(run->format,
+									  weir_group_key(run->table, group)),
+					 1);
+}
+
 /*
  * A portion has cells of sessions that may be longer than that.  Asking brings the
  * others from disk: those that came since `others` go with them.  What belongs to a
  * session that can still be revised comes back for good, and goes as groups in memory
- * do.
+ * do.  Asking about those in turn may bring more; of them nothing is known, not even
+ * whether this commit has deleted them, so that they go back.
  */
 static void
 sort_out_cells(Portion *portion, int others)
@@ -464,19 +476,19 @@ sort_out_cells(Portion *portion, int others)
 	{
 		WeirGroup  *group = run->arrived.groups[i];
 
-		if (i >= n_arrived || !goes_too[i])
+		if (i < n_arrived && !goes_too[i])
 		{
 			run->arrived.groups[n_kept++] = group;
 			continue;
 		}
-		/* it is as if it had stayed there */
-		group->flags &= ~WEIR_GROUP_ARRIVED;
-		weir_evicted_add(run->evicted,
-						 weir_stored_pane(run->format,
-										  weir_group_key(run->table, group)),
-						 1);
-		add(portion, group);
+		send_back(run, group);
+		if (i < n_arrived)
+			add(portion, group);
+		else
+			weir_group_table_remove(run->table, group);
 	}
+	if (run->arrived.n > n_arrived)
+		weir_composer_reset(run->composer);
 	run->arrived.n = n_kept;
 	pfree(goes);
 	pfree(goes_too);

@@ -370,6 +370,13 @@ load_books(WeirRun *run)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("the status of a view is missing")));
+	/* a table view is backfilled until it has a position: never a second time */
+	if (run->def->source_kind == WEIR_SOURCE_TABLE && run->n_books == 0 &&
+		!run->backfilling)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the position of a view is missing"),
+				 errhint("Run weir.rebuild on the view.")));
 	/* VACUUM FULL, CLUSTER and a restore move rows: write them anew */
 	run->rewrite = !run->backfilling && OidIsValid(filenode) &&
 		filenode != run->filenode;
@@ -519,7 +526,6 @@ weir_run_open(WeirViewDef *def, TupleDesc stream_desc, bool loads)
 		if (loads)
 			weir_run_load_groups(run);
 		begin_time(run);
-		weir_run_write_anew(run);
 		add_grand_total(run);
 	}
 	PG_CATCH();

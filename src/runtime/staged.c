@@ -33,6 +33,18 @@ add_group(WeirStaged *staged, WeirGroup *group, const ItemPointerData *result,
 	group->flags |= WEIR_GROUP_STAGED;
 }
 
+/*
+ * Is a group stored that has neither rows nor a row of v?  Part of a backfill stores
+ * it, for the rest may still change it.
+ */
+static bool
+is_left_over(const WeirRun *run, const WeirGroup *group, const ItemPointerData *result)
+{
+	return ItemPointerIsValid((ItemPointer) &group->state_tid) &&
+		!ItemPointerIsValid(unconstify(ItemPointerData *, result)) &&
+		!weir_group_exists(run->table, group);
+}
+
 static void
 make_room(WeirStaged *staged, int64 most)
 {
@@ -55,7 +67,8 @@ make_room(WeirStaged *staged, int64 most)
 void
 weir_stage_states(WeirRun *run, WeirStaged *staged)
 {
-	make_room(staged, run->n_dirty + staged->n_due + staged->n_outcomes);
+	make_room(staged, run->n_dirty + staged->n_due + staged->n_outcomes +
+			  (staged->publishes_open ? run->n_unpublished : 0));
 	staged->deadlines = MemoryContextAllocHuge(CurrentMemoryContext,
 											   sizeof(Timestamp) *
 											   Max(staged->n_due, 1));
@@ -80,8 +93,17 @@ weir_stage_states(WeirRun *run, WeirStaged *staged)
 		if ((group->flags & (WEIR_GROUP_DIRTY | WEIR_GROUP_GONE)) != 0 ||
 			weir_group_moves(group, tid) ||
 			(staged->marks != NULL &&
-			 published != weir_run_published(run, group)))
+			 published != weir_run_published(run, group)) ||
+			is_left_over(run, group, tid))
 			add_group(staged, group, tid, published);
+	}
+	for (int i = 0; staged->publishes_open && i < run->n_unpublished; i++)
+	{
+		WeirGroup  *group = run->unpublished[i];
+
+		if ((group->flags & (WEIR_GROUP_DIRTY | WEIR_GROUP_GONE | WEIR_GROUP_STAGED)) == 0 &&
+			is_left_over(run, group, &group->result_tid))
+			add_group(staged, group, &group->result_tid, DT_NOBEGIN);
 	}
 	for (int64 i = 0; i < staged->n_due; i++)
 	{
@@ -113,7 +135,7 @@ weir_unstage(WeirRun *run, WeirStaged *staged)
 												   WEIR_GROUP_GONE);
 	for (int i = 0; i < run->closing.n; i++)
 		run->closing.groups[i]->flags &= ~WEIR_GROUP_STAGED;
-	run->staging = false;
+	run->staging = run->fetching = false;
 	weir_run_settle_arrived(run);
 	if (run->composer != NULL)
 		weir_composer_reset(run->composer);
@@ -152,12 +174,13 @@ is_empty(const WeirRun *run, const WeirGroup *group)
 		!ItemPointerIsValid((ItemPointer) &group->result_tid);
 }
 
-/* Waits for nothing, and nothing hangs on it. */
+/* Waits for nothing, nothing hangs on it, and it is not stored. */
 static bool
 is_idle(const WeirRun *run, const WeirGroup *group)
 {
 	return (group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_UNPUBLISHED |
 							WEIR_GROUP_GONE)) == 0 &&
+		!ItemPointerIsValid((ItemPointer) &group->state_tid) &&
 		is_empty(run, group);
 }
 
@@ -187,13 +210,25 @@ forget_unpublished(WeirStaged *staged)
 	run->n_unpublished = kept;
 }
 
-/* The same of those that may close early; once their ends have passed they are due. */
+/*
+ * The same of those that may close early; once their ends have passed they are due.
+ * Half of a backfill may have taken from a group more rows than have come: nothing
+ * is asked of it, and when it is complete all is looked at.
+ */
 static void
 forget_closing(WeirStaged *staged)
 {
 	WeirRun    *run = staged->run;
 	int			kept = 0;
 
+	if (staged->partial)
+	{
+		for (int i = 0; i < run->closing.n; i++)
+			run->closing.groups[i]->flags &= ~WEIR_GROUP_CLOSING;
+		run->forgot_closing |= run->closing.n > 0;
+		run->closing.n = 0;
+		return;
+	}
 	for (int i = 0; i < run->closing.n; i++)
 	{
 		WeirGroup  *group = run->closing.groups[i];

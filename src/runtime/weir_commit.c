@@ -410,7 +410,7 @@ apply(WeirStaged *staged, int64 wal_bytes, int64 commit_us)
 
 	/* windows that are open belong into memory, as far as they are composed */
 	run->reopen = staged->replaces && run->composer != NULL &&
-		weir_evicted_count(run->evicted) > 0;
+		(weir_evicted_count(run->evicted) > 0 || run->forgot_closing);
 	if (staged->publishes)
 		run->backfilling = false;
 	if (run->backfill != NULL && staged->publishes)

@@ -357,8 +357,8 @@ commit_together(List *due)
 typedef enum Which
 {
 	WHAT_IS_DUE,
-	WHAT_HAS_MOVED,				/* rows of v, while nobody looked (VACUUM FULL): if
-								 * groups are on disk, before anything is folded */
+	WHAT_HAS_MOVED,				/* rows of v, while nobody looked (VACUUM FULL):
+								 * before anything is folded, or leaves memory */
 	EVERYTHING
 } Which;
 
@@ -370,8 +370,7 @@ is_among(Which which, WeirRun *run, TimestampTz now)
 		case WHAT_IS_DUE:
 			return is_due(run, now);
 		case WHAT_HAS_MOVED:
-			return run->rewrite && !run->blocked &&
-				weir_evicted_count(run->evicted) > 0;
+			return run->rewrite && !run->blocked;
 		case EVERYTHING:
 			return weir_run_has_news(run);
 	}

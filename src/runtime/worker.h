@@ -160,6 +160,7 @@ typedef struct WeirRun
 	bool		pressed;		/* no room: commit before the interval is over */
 	bool		again;			/* and at once once more: publish from disk */
 	bool		reopen;			/* it was published from there */
+	bool		forgot_closing; /* a backfill's, and `closing` is to be made anew */
 
 	ExprState  *filter;
 	ExprContext *econtext;
@@ -334,9 +335,6 @@ extern void weir_run_publish_pane(WeirRun *run, WeirGroup *group);
 
 /* Loads the groups of the last commit, as far as memory goes.  As run.c's open. */
 extern void weir_run_load_groups(WeirRun *run);
-
-/* Then: the rows of those whose keys have other hashes now are to be written. */
-extern void weir_run_write_anew(WeirRun *run);
 
 /*
  * Makes room for n more groups, by evicting others.  Not in a transaction.  False

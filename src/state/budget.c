@@ -102,7 +102,7 @@ weir_budget_take(Size bytes)
 				 errmsg("the states of all views exceed weir.state_memory"),
 				 errdetail("%d kB of %d kB are in use.",
 						   (int) (before / 1024), weir_state_memory_kb),
-				 errhint("Raise weir.state_memory, or make views with fewer groups.")));
+				 errhint("Raise weir.state_memory, or let transactions and open windows of several panes have fewer groups.")));
 	}
 	taken += bytes;
 }
@@ -115,40 +115,8 @@ weir_budget_give(Size bytes)
 	taken -= bytes;
 }
 
-static void
-remember_end(void)
-{
-	end_of_memory = Max(weir_budget_taken(), 64 * 1024);
-	ended_at = refused_at = GetCurrentTimestamp();
-	weir_want_memory();
-}
-
-/*
- * The operating system has no more, which core reports as a full disk, or core has
- * no more segments (reason: NULL).
- */
-static void
-tell_end(const char *reason)
-{
-	remember_end();
-	ereport(ERROR,
-			(errcode(ERRCODE_OUT_OF_MEMORY),
-			 errmsg("out of dynamic shared memory"),
-			 reason == NULL ? 0 : errdetail_internal("%s", reason),
-			 errhint("Give the server more /dev/shm, or lower weir.state_memory.")));
-}
-
-/* In PG_CATCH: what core says.  What it has locked stays so until the caller aborts. */
-static char *
-take_reason(MemoryContext caller)
-{
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(caller);
-	error = CopyErrorData();
-	FlushErrorState();
-	return error->message;
-}
+static const char end_of_memory_hint[] =
+"Give the server more /dev/shm, or lower weir.state_memory; the view goes on by itself.";
 
 dsa_area *
 weir_state_area(void)
@@ -166,35 +134,53 @@ weir_state_area(void)
 	}
 	PG_CATCH();
 	{
-		tell_end(take_reason(caller));
+		errhint("%s", end_of_memory_hint);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	return area;
 }
 
+static void
+remember_end(void)
+{
+	end_of_memory = Max(weir_budget_taken(), 64 * 1024);
+	ended_at = refused_at = GetCurrentTimestamp();
+	weir_want_memory();
+}
+
 dsa_pointer
 weir_state_allocate(Size bytes)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	dsa_area   *of_states = weir_state_area();
 	volatile dsa_pointer pointer = InvalidDsaPointer;
 
 	weir_budget_take(bytes);
 	PG_TRY();
 	{
-		pointer = dsa_allocate_extended(of_states, bytes,
+		pointer = dsa_allocate_extended(weir_state_area(), bytes,
 										DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
 	}
 	PG_CATCH();
 	{
+		/*
+		 * The operating system has none, or core has no more segments.  The area is
+		 * still locked, and whoever closes a view before the abort gives back to it.
+		 */
+		LWLockReleaseAll();
 		weir_budget_give(bytes);
-		tell_end(take_reason(caller));
+		remember_end();
+		errhint("%s", end_of_memory_hint);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	if (!DsaPointerIsValid(pointer))
 	{
 		weir_budget_give(bytes);
-		tell_end(NULL);
+		remember_end();
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of dynamic shared memory"),
+				 errhint("%s", end_of_memory_hint)));
 	}
 	return pointer;
 }

@@ -87,7 +87,7 @@ cmp_ok($grown, '>', 3 * $bytes, 'under a held snapshot v grows');
 sql(q{SELECT shift_clock('10 minutes')});
 says(qr/process $pid \(client backend\) has held the vacuum horizon at transaction \d+ since/, 'the view says who holds the horizon');
 like(of_v('detail'), qr/^commits every .* instead of every 100 ms/, '... and what that does to it');
-like(of_v('hint'), qr/^End that transaction/, '... and what to do');
+like(of_v('hint'), qr/^End what holds it/, '... and what to do');
 is(of_v('state, message IS NULL, sqlstate IS NULL'), 'running|t|t', '... but that is no stall');
 sql(q{SELECT shift_clock('1 minute')});
 says(qr/process $pid\b/, '... and says so as long as it lasts');
