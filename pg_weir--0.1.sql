@@ -395,6 +395,13 @@ CREATE FUNCTION weir.worker_pid(view regclass) RETURNS integer
 AS 'MODULE_PATHNAME', 'weir_worker_pid'
 LANGUAGE C STRICT SET search_path = pg_catalog, pg_temp;
 
+-- Bytes of weir.state_memory, by the views of all databases of the server, now.
+CREATE FUNCTION weir.state_memory_taken() RETURNS bigint
+AS 'MODULE_PATHNAME', 'weir_state_memory_taken'
+LANGUAGE C SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION weir.state_memory_taken() IS 'bytes that the continuous views of the server take of weir.state_memory';
+
 -- Everybody may read these; each shows what the reader may see: views that he
 -- may SELECT from, and payloads of views whose owner he is.  The barrier keeps
 -- functions in his WHERE clause away from the rest.

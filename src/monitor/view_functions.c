@@ -6,7 +6,8 @@
  * The views join the catalog tables to weir_data.definitions(): the views of
  * this database exactly as the worker sees them.  The functions live in
  * weir_data, where users have no USAGE; they run only inside our views, which
- * filter by privilege behind a security barrier.
+ * filter by privilege behind a security barrier.  What is of the server as a whole
+ * (weir.state_memory_taken) is for everybody.
  *
  * Counters come from the catalog tables, as of the reader's snapshot, and so
  * agree with the rows that he sees.  What only the worker knows comes from
@@ -22,6 +23,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "runtime/shared.h"
+#include "state/state.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
@@ -30,6 +32,7 @@ PG_FUNCTION_INFO_V1(weir_definitions);
 PG_FUNCTION_INFO_V1(weir_sql_now);
 PG_FUNCTION_INFO_V1(weir_sql_home);
 PG_FUNCTION_INFO_V1(weir_changes_read_to);
+PG_FUNCTION_INFO_V1(weir_state_memory_taken);
 
 static const char *
 kind_name(WeirSourceKind kind)
@@ -82,6 +85,13 @@ Datum
 weir_sql_now(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_TIMESTAMPTZ(weir_now());
+}
+
+/* Bytes of weir.state_memory, by all views of the server; 0 where none can be. */
+Datum
+weir_state_memory_taken(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(weir_preloaded ? (int64) weir_budget_taken() : 0);
 }
 
 /* Where OIDs of ours are valid: weir_data.views.home. */

@@ -31,7 +31,9 @@
  * the budget says no (53200), and the view stalls.
  *
  * Memory is shared by all workers.  One that finds none wakes the others; those that
- * have more than their share give back what they can.
+ * have more than their share give back what they can.  So do they when
+ * weir.state_memory is set to less than is in use, and commit before, since rows that
+ * have been read must be folded, whether there is memory or not.
  *
  *-------------------------------------------------------------------------
  */
@@ -421,16 +423,51 @@ fair_share(void)
 	return weir_budget_limit() / Max(n, 1);
 }
 
+/* The last wish for memory that we have answered. */
+static uint64 last_wish = 0;
+
+bool
+weir_memory_was_lowered(void)
+{
+	static Size last_limit = 0;
+	Size		limit = weir_budget_limit();
+	bool		lowered = limit < last_limit && weir_budget_taken() > limit;
+
+	last_limit = limit;
+	if (lowered)
+		last_wish = PG_UINT64_MAX;
+	return lowered;
+}
+
+/*
+ * Groups that are deleted or frozen leave memory that is for their view's next ones.
+ * A view that has more of that than groups gives it to the others.
+ */
+static void
+give_back_unused(WeirWorker *worker)
+{
+	ListCell   *cell;
+
+	foreach(cell, worker->members)
+	{
+		WeirRun    *run = ((WeirMember *) lfirst(cell))->run;
+
+		if (run != NULL && weir_group_table_free_bytes(run->table) >
+			weir_group_table_bytes(run->table) / 2)
+			weir_group_table_trim(run->table);
+	}
+}
+
 void
 weir_give_back_memory(WeirWorker *worker)
 {
-	static uint64 last_seen = 0;
 	uint64		wanted = pg_atomic_read_u64(&weir_shared->memory_wanted);
 	Size		share;
 	bool		is_dirty = false;
 	ListCell   *cell;
 
-	if (wanted == last_seen)
+	give_back_unused(worker);
+	if (wanted == last_wish)
 		return;
 	share = fair_share();
 	/* it may be a view of ours that wants it */
@@ -450,7 +487,7 @@ weir_give_back_memory(WeirWorker *worker)
 	}
 	/* or again, once what is dirty is committed */
 	if (!is_dirty || weir_budget_mine() <= share)
-		last_seen = wanted;
+		last_wish = wanted;
 }
 
 /* -------------------------------------------------------------- coming back */

@@ -4,8 +4,8 @@
  *	  What becomes of the views of a worker that fail.
  *
  * A view that fails does so alone: its memory is thrown away, the error becomes
- * its stall, and it is opened again from its last commit, after a second at
- * first and half a minute at most.  What needs a person (a gap, on_error =
+ * its stall, and it is opened again from its last commit, after a second or so at
+ * first and half a minute or so at most.  What needs a person (a gap, on_error =
  * 'stop') waits for one; a change of any definition, weir.resume among them,
  * tries all of them at once.
  *
@@ -19,6 +19,7 @@
 #include "runtime/change_feed.h"
 
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "runtime/watchdog.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
@@ -140,6 +141,21 @@ weir_members_record_stall(WeirMember *member, const ErrorData *error)
 	MemoryContextSwitchTo(caller);
 }
 
+/*
+ * How long a view is left alone, in milliseconds.  Those that have found no memory or
+ * disk together would come back together and take it from each other again: they come
+ * one by one.
+ */
+static int
+next_backoff(WeirMember *member, const ErrorData *error)
+{
+	int			ms = WEIR_BACKOFF(member->backoff_ms);
+
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+		ms = ms / 2 + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, ms);
+	return ms;
+}
+
 void
 weir_members_put_aside(WeirWorker *worker, WeirMember *member,
 					   const ErrorData *error, bool needs_person)
@@ -148,7 +164,7 @@ weir_members_put_aside(WeirWorker *worker, WeirMember *member,
 
 	member->retry_at = needs_person ? DT_NOEND :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									WEIR_BACKOFF(member->backoff_ms));
+									next_backoff(member, error));
 	member->backoff_ms = Min(member->backoff_ms * 2, LAST_BACKOFF_MS);
 
 	/* dropped, paused or altered beneath us: the reload will tell */

@@ -157,10 +157,13 @@ extern void weir_members_fail_commit(WeirWorker *worker, WeirRun *run,
 extern void weir_members_stop(WeirWorker *worker);
 
 /*
- * evict.c: another worker has found no memory: gives back what is more than our
- * share.  Not in a transaction.
+ * evict.c: another worker has found no memory, or weir.state_memory was lowered: gives
+ * back what is more than our share.  Not in a transaction.
  */
 extern void weir_give_back_memory(WeirWorker *worker);
+
+/* Has it become less than is in use, since this was last asked? */
+extern bool weir_memory_was_lowered(void);
 
 /* weir_run_make_room(), at the cost of the other views of the worker, too. */
 extern bool weir_members_make_room(WeirWorker *worker, WeirRun *run, int n);

@@ -620,6 +620,11 @@ weir_worker_main(Datum arg)
 			worker.slot->done = true;
 			break;
 		}
+		if (weir_memory_was_lowered())
+		{
+			commit(EVERYTHING);
+			weir_give_back_memory(&worker);
+		}
 		weir_members_check_privileges(&worker);
 		weir_members_open(&worker);
 		commit(WHAT_HAS_MOVED);

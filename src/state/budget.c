@@ -87,10 +87,14 @@ weir_budget_take(Size bytes)
 		before_shmem_exit(give_all_back, (Datum) 0);
 		registered = true;
 	}
-	before = pg_atomic_fetch_add_u64(&weir_shared->state_bytes, bytes);
+	before = pg_atomic_read_u64(&weir_shared->state_bytes);
+	/* added first and taken back, it would be refused to others meanwhile */
+	while (before + bytes <= limit)
+		if (pg_atomic_compare_exchange_u64(&weir_shared->state_bytes, &before,
+										   before + bytes))
+			break;
 	if (before + bytes > limit)
 	{
-		pg_atomic_fetch_sub_u64(&weir_shared->state_bytes, bytes);
 		refused_at = GetCurrentTimestamp();
 		weir_want_memory();
 		ereport(ERROR,
@@ -111,22 +115,31 @@ weir_budget_give(Size bytes)
 	taken -= bytes;
 }
 
+static const char end_of_memory_hint[] =
+"Give the server more /dev/shm, or lower weir.state_memory; the view goes on by itself.";
+
 dsa_area *
 weir_state_area(void)
 {
-	if (area == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContext caller = CurrentMemoryContext;
 
+	if (area != NULL)
+		return area;
+	PG_TRY();
+	{
+		MemoryContextSwitchTo(TopMemoryContext);
 		area = dsa_create(weir_shared->tranche);
 		dsa_pin_mapping(area);
-		MemoryContextSwitchTo(old);
+		MemoryContextSwitchTo(caller);
 	}
+	PG_CATCH();
+	{
+		errhint("%s", end_of_memory_hint);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	return area;
 }
-
-static const char end_of_memory_hint[] =
-"Give the server more /dev/shm, or lower weir.state_memory; the view goes on by itself.";
 
 static void
 remember_end(void)
@@ -177,4 +190,34 @@ weir_state_free(dsa_pointer pointer, Size bytes)
 {
 	dsa_free(weir_state_area(), pointer);
 	weir_budget_give(bytes);
+}
+
+dsa_pointer
+weir_state_allocate_smaller(Size bytes)
+{
+	volatile dsa_pointer pointer = InvalidDsaPointer;
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		pointer = dsa_allocate_extended(weir_state_area(), bytes,
+										DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
+	}
+	PG_CATCH();
+	{
+		/* then the larger one stays; core has left the area locked */
+		MemoryContextSwitchTo(caller);
+		LWLockReleaseAll();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return pointer;
+}
+
+void
+weir_state_free_larger(dsa_pointer pointer, Size bytes, Size smaller)
+{
+	Assert(smaller <= bytes);
+	dsa_free(weir_state_area(), pointer);
+	weir_budget_give(bytes - smaller);
 }

@@ -317,17 +317,12 @@ make_group(WeirGroupTable *table, uint32 hash, const char *image, uint32 len)
 	return ref;
 }
 
-/* Doubles the slots.  Until the last line the old ones are untouched. */
+/* What was in other slots. */
 static void
-grow(WeirGroupTable *table)
+fill_slots(WeirGroupTable *table, const Slot *old, uint64 n_old)
 {
-	Slot	   *old = table->slots;
-	dsa_pointer old_at = table->slots_at;
-	uint64		n_old = table->n_slots;
-	uint64		mask;
+	uint64		mask = table->n_slots - 1;
 
-	make_slots(table, n_old * 2);
-	mask = table->n_slots - 1;
 	for (uint64 i = 0; i < n_old; i++)
 	{
 		uint64		at;
@@ -339,7 +334,50 @@ grow(WeirGroupTable *table)
 			at = (at + 1) & mask;
 		table->slots[at] = old[i];
 	}
+}
+
+/* Doubles the slots.  Until the last line the old ones are untouched. */
+static void
+grow(WeirGroupTable *table)
+{
+	Slot	   *old = table->slots;
+	dsa_pointer old_at = table->slots_at;
+	uint64		n_old = table->n_slots;
+
+	make_slots(table, n_old * 2);
+	fill_slots(table, old, n_old);
 	weir_state_free(old_at, n_old * sizeof(Slot));
+}
+
+/*
+ * When nearly all groups have left, their slots may be most of what the table takes.
+ * Those that stay fill a quarter or an eighth of what is left, so that slots are not
+ * made fewer and more by turns.
+ */
+static void
+shrink(WeirGroupTable *table)
+{
+	Slot	   *old = table->slots;
+	dsa_pointer old_at = table->slots_at;
+	uint64		n_old = table->n_slots;
+	uint64		n_slots = FIRST_SLOTS;
+	dsa_pointer at;
+
+	if ((uint64) table->n_groups * 16 > n_old)
+		return;
+	while (n_slots < (uint64) table->n_groups * 4)
+		n_slots *= 2;
+	if (n_slots >= n_old)
+		return;
+	at = weir_state_allocate_smaller(n_slots * sizeof(Slot));
+	if (!DsaPointerIsValid(at))
+		return;
+	table->slots_at = at;
+	table->slots = dsa_get_address(table->area, at);
+	table->n_slots = n_slots;
+	memset(table->slots, 0, n_slots * sizeof(Slot));
+	fill_slots(table, old, n_old);
+	weir_state_free_larger(old_at, n_old * sizeof(Slot), n_slots * sizeof(Slot));
 }
 
 static inline bool
@@ -706,13 +744,18 @@ weir_group_table_trim(WeirGroupTable *table)
 	for (int i = 0; i < table->n_blocks; i++)
 		n_empty += table->blocks[i].at != NULL && table->blocks[i].used == 0;
 	if (n_empty == 0)
+	{
+		shrink(table);
 		return;
+	}
 	forget_free_units(table);
 	for (int i = 0; i < table->n_blocks; i++)
 		if (table->blocks[i].at != NULL && table->blocks[i].used == 0)
 			give_block(table, i);
 	if (table->current >= 0 && table->blocks[table->current].at == NULL)
 		table->current = -1;
+	/* the smaller slots may lie where blocks were */
+	shrink(table);
 	dsa_trim(table->area);
 }
 

@@ -34,6 +34,15 @@ extern dsa_area *weir_state_area(void);
 extern dsa_pointer weir_state_allocate(Size bytes);
 extern void weir_state_free(dsa_pointer pointer, Size bytes);
 
+/*
+ * For what gives memory back by moving into less of it: the smaller place is counted
+ * from when the larger one goes, so that it can be had when all is spent.  Invalid if
+ * there is none.
+ */
+extern dsa_pointer weir_state_allocate_smaller(Size bytes);
+extern void weir_state_free_larger(dsa_pointer pointer, Size bytes,
+								   Size smaller);
+
 /* Counts without allocating: for what these two do, and for tests. */
 extern void weir_budget_take(Size bytes);
 extern void weir_budget_give(Size bytes);

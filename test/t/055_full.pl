@@ -228,6 +228,48 @@ section('/dev/shm', sub {
 	others('room again', qw(postgres d));
 });
 
+# weir.state_memory is 256 MB, but what /dev/shm has left is much less than the groups:
+# views find that out, evict, and go on while it stays so.
+section('a small /dev/shm', sub {
+	$oracle->same('before /dev/shm is small');
+	# what the oracle sorts has no room on the small disk
+	sql(q{ALTER DATABASE d SET work_mem = '64MB'});
+	sql(q{CREATE TABLE roomy (id int, k text) TABLESPACE pg_default; ALTER TABLE roomy REPLICA IDENTITY FULL});
+	$oracle->create('roomy_v', 'SELECT k, count(*) AS c, sum(id) AS s, max(id) AS m FROM roomy GROUP BY k');
+	$oracle->same('a view that has its first memory', 'roomy_v');
+	fill($shm, 3072);
+	my $at = 0;
+	for my $round (1 .. 10)
+	{
+		sql(sprintf q{INSERT INTO roomy SELECT i, repeat('r', 200) || i * 7919 %% 20011 FROM generate_series(%d, %d) i}, $at + 1, $at += 2000);
+	}
+	my $until = time + 60;
+	while ($oracle->differences(1, 'roomy_v') && time < $until) { sleep 0.2 }
+	$oracle->same('more groups than /dev/shm has room for', 'roomy_v');
+	cmp_ok(sql(q{SELECT groups_on_disk - groups_in_memory FROM weir.stat_views WHERE view = 'roomy_v'::regclass}), '>', 0, 'some are on disk only');
+	cmp_ok(room($shm), '<', 3072, 'while there is no more of it');
+	sql(q{UPDATE roomy SET id = id + 1 WHERE id % 37 = 0});
+	$until = time + 60;
+	while ($oracle->differences(1, 'roomy_v') && time < $until) { sleep 0.2 }
+	$oracle->same('rows change all over it', 'roomy_v');
+	is(sql(q{SELECT state FROM weir.views WHERE view = 'roomy_v'::regclass}), 'running', 'it does not stall');
+	others('a small /dev/shm', qw(postgres d));
+
+	# one transaction that changes more than even that
+	sql(q{UPDATE roomy SET k = 's' || k});
+	ok($node->wait_until($oracle->state_query('roomy_v') =~ s/SELECT .*? FROM/SELECT state || ' ' || left(sqlstate, 2) FROM/r, 'stalled 53', 60, 'd'),
+		'more than that in one transaction: the view says so') or $oracle->tell;
+	my $told = sql(q{SELECT concat_ws(' / ', sqlstate, message, detail, hint) FROM weir.views WHERE view = 'roomy_v'::regclass});
+	note($told);
+	like($told, qr{/dev/shm}, '... and what to do');
+	empty($shm);
+	ok($node->wait_until(q{SELECT bool_and(left(k, 1) = 's') FROM roomy_v}, 't', 90, 'd'), 'there is room: it goes on by itself');
+	$oracle->same('exactly', 'roomy_v');
+	sql('ALTER DATABASE d RESET work_mem');
+	$oracle->drop('roomy_v');
+	sql('DROP TABLE roomy');
+});
+
 # ------------------------------------------------------------- the WAL
 
 # PostgreSQL itself does not live on without room for WAL: it ends with a PANIC, and
