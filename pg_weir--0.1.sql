@@ -621,6 +621,7 @@ SELECT r.slot_name AS name,
 	pg_catalog.pg_size_bytes(pg_catalog.current_setting('weir.max_retained_wal')) AS max_retained_bytes,
 	r.safe_wal_size,
 	r.wal_status,
+	pg_catalog.age(r.catalog_xmin) AS xmin_age,
 	l.lost_why AS last_lost
 FROM pg_catalog.pg_replication_slots r
 	LEFT JOIN weir_data.slots l ON l.home OPERATOR(pg_catalog.=) weir_data.home()

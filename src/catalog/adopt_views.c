@@ -181,11 +181,13 @@ adopt(const Candidate *candidate)
 	weir_sql("UPDATE weir_data.status SET filenode = 1"
 			 " WHERE filenode IS NOT NULL AND view_id OPERATOR(pg_catalog.=) $1", 1, types, values);
 
+	WEIR_FAULT("adopt-rows");
 	/* CREATE DATABASE ... TEMPLATE has copied them */
 	if (!weir_is_internal_part(candidate->query_view, candidate->relid))
 		weir_record_parts(candidate->relid, candidate->query_view,
 						  candidate->state_table, candidate->changelog,
 						  weir_query_source(query));
+	WEIR_FAULT("adopt-parts");
 }
 
 int

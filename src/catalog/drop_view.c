@@ -133,6 +133,7 @@ weir_forget_view(Oid relid)
 	{
 		Datum		id = CStringGetTextDatum((char *) lfirst(lc));
 
+		WEIR_FAULT("drop-view");
 		scan_rows("status", "status_pkey", 1, F_TEXTEQ, id, true, NULL);
 		scan_rows("positions", "positions_pkey", 1, F_TEXTEQ, id, true, NULL);
 		scan_rows("dead_letters", "dead_letters_view", 1, F_TEXTEQ, id, true,
@@ -140,5 +141,8 @@ weir_forget_view(Oid relid)
 		scan_rows("late_rows", "late_rows_view", 1, F_TEXTEQ, id, true, NULL);
 	}
 	if (ids != NIL)
+	{
+		WEIR_FAULT("drop-forgotten");
 		weir_wake_at_commit();
+	}
 }

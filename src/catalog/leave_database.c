@@ -138,7 +138,9 @@ weir_make_room(Node *stmt)
 		is_allowed(stmt, database))
 	{
 		weir_leave_database(database);
+		WEIR_FAULT("leave-told");
 		if (weir_preloaded && IsA(stmt, DropdbStmt))
 			wait_for_slot(database);
+		WEIR_FAULT("leave-empty");
 	}
 }

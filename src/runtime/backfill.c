@@ -463,14 +463,10 @@ drain(WeirBackfill *backfill, WeirRun *run, int64 max_us)
 	void	   *data;
 	bool		begun = false;
 
-	/*
-	 * If there is no room, the process waits until a commit has made some.  When none
-	 * could, since open windows must stay, it may do all the same, or the budget says
-	 * no: rather that than to wait for ever.
-	 */
+	/* if there is no room, the process waits until a commit has made some */
 	do
 	{
-		if (!weir_run_make_room(run, GROUPS_OF_MESSAGE) && run->n_dirty > 0)
+		if (!weir_run_make_room(run, GROUPS_OF_MESSAGE))
 		{
 			run->pressed = true;
 			break;

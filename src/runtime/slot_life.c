@@ -243,6 +243,7 @@ weir_slot_end(void)
 
 	if (!weir_slot_drop(weir_slot_name(MyDatabaseId)))
 		return;
+	WEIR_FAULT("slot-dropped");
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (weir_catalog_exists())

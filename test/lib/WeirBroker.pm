@@ -328,6 +328,13 @@ sub watermarks
 	return _table($self->_tool("--topic=$topic", '--watermarks'));
 }
 
+# committed(topic, group): ( partition => offset, ... ) that it has told the broker
+sub committed
+{
+	my ($self, $topic, $group) = @_;
+	return map { split /\t/ } split /\n/, $self->_tool("--topic=$topic", "--committed=$group");
+}
+
 # ---------------------------------------------------------------- messages
 
 # produce(topic, row ...): a row is [partition, key, value, timestamp in ms,

@@ -306,6 +306,23 @@ sub _is_dead
 	return !defined $stat || $stat =~ /\A\d+ \(.*\) [ZX] /s;
 }
 
+# unmapped_segments(): the dynamic shared memory that no process of the server has.
+# The server has dynamic_shared_memory_type = mmap, which makes segments files; its
+# own, for control and statistics, are somebody's too.
+sub unmapped_segments
+{
+	my ($self) = @_;
+	my %mapped;
+	# who looks at statistics maps theirs
+	my $maps = $self->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_all_tables; SELECT pg_read_file('/proc/self/maps')});
+	for my $pid ($self->{_pid}, _children($self->{_pid}))
+	{
+		$maps .= slurp_file("/proc/$pid/maps") if -r "/proc/$pid/maps";
+	}
+	$mapped{$1} = 1 while $maps =~ m{/pg_dynshmem/(mmap\.\d+)}g;
+	return grep { !$mapped{$_} } map { m{([^/]+)\z} } glob $self->data_dir . '/pg_dynshmem/mmap.*';
+}
+
 # wait_gone(pid ...): until all are; half a minute at most
 sub wait_gone
 {

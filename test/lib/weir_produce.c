@@ -12,6 +12,8 @@
  *
  *     --topic=T                     produce the lines of standard input
  *     --topic=T --watermarks        print "partition <TAB> low <TAB> high"
+ *     --topic=T --committed=GROUP   print "partition <TAB> offset" of those that
+ *                                   the group has committed
  *     --topic=T --consume           print every message up to the watermarks
  *                                   of this moment, with its offset first:
  *                                   "partition offset timestamp key value"
@@ -65,7 +67,7 @@
 
 enum mode
 {
-	MODE_PRODUCE, MODE_WATERMARKS, MODE_CONSUME, MODE_CREATE, MODE_PARTITIONS,
+	MODE_PRODUCE, MODE_WATERMARKS, MODE_COMMITTED, MODE_CONSUME, MODE_CREATE, MODE_PARTITIONS,
 	MODE_ALTER, MODE_DELETE, MODE_DELETE_RECORDS, MODE_PING
 };
 
@@ -160,10 +162,10 @@ connect_to_broker(void)
 	set(conf, "broker.address.family", "v4");
 	set(conf, "reconnect.backoff.ms", "50");
 	set(conf, "reconnect.backoff.max.ms", "500");
-	if (mode == MODE_CONSUME)
+	if (mode == MODE_CONSUME || mode == MODE_COMMITTED)
 	{
 		type = RD_KAFKA_CONSUMER;
-		set(conf, "group.id", "weir_produce");
+		set(conf, "group.id", mode == MODE_COMMITTED ? mode_arg : "weir_produce");
 		set(conf, "enable.auto.commit", "false");
 		set(conf, "enable.partition.eof", "true");
 		set(conf, "auto.offset.reset", "error");
@@ -672,6 +674,27 @@ print_watermarks(rd_kafka_t *rk)
 	free(high);
 }
 
+/* Asked by the group's own name, but without joining it. */
+static void
+print_committed(rd_kafka_t *rk)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+	rd_kafka_resp_err_t err;
+	int			n = partition_count(rk);
+	int			i;
+
+	for (i = 0; i < n; i++)
+		(void) rd_kafka_topic_partition_list_add(list, topic, i);
+	err = rd_kafka_committed(rk, list, timeout_ms);
+	if (err)
+		die("committed", rd_kafka_err2str(err));
+	for (i = 0; i < list->cnt; i++)
+		if (list->elems[i].offset >= 0)
+			printf("%d\t%lld\n", list->elems[i].partition,
+				   (long long) list->elems[i].offset);
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
 /* ----------------------------------------------------------------
  * Administration
  * ----------------------------------------------------------------
@@ -865,6 +888,7 @@ parse_options(int argc, char **argv)
 		{"conf", required_argument, NULL, CONF},
 		{"set", required_argument, NULL, SET},
 		{"watermarks", no_argument, NULL, MODES + MODE_WATERMARKS},
+		{"committed", required_argument, NULL, MODES + MODE_COMMITTED},
 		{"consume", no_argument, NULL, MODES + MODE_CONSUME},
 		{"create", required_argument, NULL, MODES + MODE_CREATE},
 		{"partitions", required_argument, NULL, MODES + MODE_PARTITIONS},
@@ -922,6 +946,9 @@ main(int argc, char **argv)
 			break;
 		case MODE_WATERMARKS:
 			print_watermarks(rk);
+			break;
+		case MODE_COMMITTED:
+			print_committed(rk);
 			break;
 		case MODE_CONSUME:
 			consume(rk);

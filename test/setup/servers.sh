@@ -8,10 +8,12 @@
 # files of their own: a process that reports may have closed its standard error.
 
 # What runs there: pg_regress, and those that drive the engine hard.  The others
-# are about what surrounds it, and would take hours.
+# are about what surrounds it, and would take hours; 058_backpressure measures
+# memory, of which a sanitizer keeps what was freed.
 SERVER_TAP='020_river 030_tables 031_tables_random 033_push_stream 034_slot_states
 	040_event_time 041_event_time_random 043_changelog_table 044_event_time_review
-	045_event_time_surface 046_late_backfill 050_checker 051_fuzz 052_state_upgrade'
+	045_event_time_surface 046_late_backfill 050_checker 051_fuzz 052_state_upgrade
+	056_invariants 057_pace 060_eviction'
 
 need_server()
 {

@@ -471,7 +471,7 @@ sub threads
 		{
 			is($node->error_of('DROP EXTENSION pg_weir CASCADE', $db), '', 'DROP EXTENSION CASCADE');
 		}
-		cmp_ok(time - $started, '<', 7, 'in time');
+		cmp_ok(time - $started, '<', 5, 'in time');
 		if ($db eq 'renamed_from')
 		{
 			my $n = $node->safe_psql('renamed_to', 'SELECT n FROM total');

@@ -344,7 +344,7 @@ EOF
 	my $begun = time;
 	ok($node->wait_until("SELECT true FROM pg_stat_activity WHERE backend_type = 'pg_weir backfill' AND datname = 'other'"), 'in the other database');
 	is($node->error_of('DROP DATABASE other'), '', 'DROP DATABASE is not held up by a process or a slot');
-	cmp_ok(time - $begun, '<', 6, 'for long');
+	cmp_ok(time - $begun, '<', 5, 'for long');
 	configure();
 }
 

@@ -333,7 +333,9 @@ section 'databases', sub {
 	my $o = WeirOracle->new($node, dbname => 'd');
 	views($o);
 	$o->same('in another database');
+	my $started = time;
 	is(error_of('ALTER DATABASE d RENAME TO e'), '', 'RENAME of the database');
+	cmp_ok(time - $started, '<', 5, '... in time');
 	$o = WeirOracle->new($node, dbname => 'e');
 	$o->know($_, $query{$_}) for sort keys %query;
 	$node->safe_psql('e', $write);

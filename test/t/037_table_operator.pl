@@ -52,9 +52,9 @@ ok(until_true('shop', q{SELECT count(*) = 2 AND max(lag) = 0 AND max(lag_seconds
 	AND bool_and(partition IS NULL AND position::pg_lsn <= source_end::pg_lsn) FROM weir.partitions}),
 	'idle views are not behind, though the WAL has gone on');
 is(sql(q{SELECT name = 'pg_weir_' || d.oid, active, pid = weir.worker_pid('app.v'), restart <= confirmed,
-		retained_bytes > 0, max_retained_bytes = pg_size_bytes('10GB'), wal_status, last_lost IS NULL
+		retained_bytes > 0, max_retained_bytes = pg_size_bytes('10GB'), wal_status, last_lost IS NULL, xmin_age >= 0
 	FROM weir.slot, pg_database d WHERE datname = current_database()}),
-	't|t|t|t|t|t|reserved|t', 'weir.slot tells of the slot');
+	't|t|t|t|t|t|reserved|t|t', 'weir.slot tells of the slot');
 is(sql('SET ROLE app; SELECT count(*) FROM weir.slot'), '1', 'to everybody');
 
 # ---- who may no longer read

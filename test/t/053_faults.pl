@@ -1,10 +1,11 @@
 # The fault table of docs/faults.md, what other tests do not show of it: messages
-# that no producer should send, leaders that move, owners who come and go, locks of
-# users, and views that are made and dropped while all that runs.
+# that no producer should send, leaders that move, brokers and topics that are gone,
+# owners who come and go, locks of users, and views that are made and dropped while
+# all that runs.
 #
 # What a server lacks is 054_faults_server.pl's, disks and /dev/shm that are full
 # are 055_full.pl's.  Sections named on the command line run alone.  WEIR_LONG=1
-# drops a thousand views instead of a hundred.
+# drops a thousand views instead of a hundred, and sweeps all fault points.
 # The embedded broker suffices.
 use strict;
 use warnings;
@@ -51,6 +52,18 @@ sub fault
 	my ($fault) = @_;
 	$node->set_fault($fault);
 	$node->wait_until(q{SELECT current_setting('weir.fault')}, $fault) or die "no fault $fault";
+}
+
+# A statement at which the server dies, without the fault that kills it once it is back
+sub crashes
+{
+	my ($sql, $db) = @_;
+	my $seen = -s $node->logfile;
+	eval { $node->psql($db || 'postgres', $sql) };
+	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $seen);
+	$node->set_fault('');
+	$node->wait_ready;
+	return;
 }
 
 # A session of its own, for what must happen beside us
@@ -134,6 +147,76 @@ section 'a leader that moves', sub {
 	}
 	is(sql('SELECT sum(s) FROM led_v'), '27', 'nothing is lost or doubled');
 	sql('DROP FOREIGN TABLE led CASCADE');
+};
+
+# ------------------------------------------------------------- brokers
+
+# A broker of its own, with a server, a stream and a view over it
+sub elsewhere
+{
+	my ($name, @messages) = @_;
+	my $other = WeirBroker->new(kind => 'embedded', topics => { $name => 1 });
+	$other->produce($name, @messages);
+	create_kafka($node, $other, "${name}_server");
+	sql("CREATE FOREIGN TABLE $name (k text, n int) SERVER ${name}_server OPTIONS (topic '$name');
+		CREATE TABLE ${name}_v WITH (weir.continuous, weir.commit_interval = '10 ms') AS SELECT k, count(*) AS c, sum(n) AS s FROM $name GROUP BY k");
+	is(error_of("SELECT weir.wait_for('${name}_v', '20 s')"), '', "a view over a broker of its own: $name");
+	return $other;
+}
+
+sub message { my ($k, $n) = @_; return [ 0, undef, qq({"k": "$k", "n": $n}) ] }
+
+section 'a broker that is down', sub {
+	my $other = elsewhere('down', message('a', 1));
+	$other->down;
+	# a worker that finds it so; one that has read before waits for it to come back
+	sql(q{SELECT pg_terminate_backend(weir.worker_pid('down_v'))});
+	ok($node->wait_until($oracle->state_query('down_v'), 'stalled 08001', 30), 'a broker that is down');
+	like(sql(q{SELECT concat_ws(' / ', message, hint) FROM weir.views WHERE view = 'down_v'::regclass}), qr/(?:refused|down).* tries again by itself/, '... weir.views says so');
+	is(sql('TABLE down_v'), 'a|1|1', '... the view stays readable');
+	$other->up;
+	$other->produce('down', message('b', 2));
+	ok($node->wait_until('SELECT string_agg(k, $$ $$ ORDER BY k) FROM down_v', 'a b', 40), '... and goes on by itself');
+	ok($node->wait_until($oracle->state_query('down_v'), 'running', 20), '... as weir.views says');
+	sql('DROP SERVER down_server CASCADE');
+};
+
+# Of the same name, with other messages in it: nothing of it belongs to the view
+section 'a topic made again', sub {
+	for my $case ([ 'shorter', 3 ], [ 'longer', 30 ])
+	{
+		my ($name, $n) = @$case;
+		my $first = elsewhere($name, map { message('a', $_) } 1 .. 10);
+		my $second = WeirBroker->new(kind => 'embedded', topics => { $name => 1 });
+		$second->produce($name, map { message('z', $_) } 1 .. $n);
+		sql("ALTER SERVER ${name}_server OPTIONS (SET bootstrap_servers " . sql_literal($second->bootstrap) . ')');
+		sql("SELECT pg_terminate_backend(weir.worker_pid('${name}_v'))");
+		$oracle->stalls("${name}_v", '22000', qr/made anew|not the one that the view has read/, "a topic made again, $name");
+		is(sql("TABLE ${name}_v"), 'a|10|55', '... nothing of it was read');
+		sql("SELECT weir.rebuild('${name}_v', accept_loss => true)");
+		is(error_of("SELECT weir.wait_for('${name}_v', '20 s')"), '', '... a rebuild takes it as it is');
+		is(sql("TABLE ${name}_v"), "z|$n|" . $n * ($n + 1) / 2, '... all of it, and nothing else');
+		sql("DROP SERVER ${name}_server CASCADE");
+	}
+};
+
+section 'secrets', sub {
+	my $seen = -s $node->logfile;
+	my $other = elsewhere('told', message('a', 1), [ 0, undef, 'bad' ]);
+	sql(q{CREATE USER MAPPING FOR PUBLIC SERVER told_server OPTIONS (sasl_username 'somebody', sasl_password 'hunter2');
+		ALTER SERVER told_server OPTIONS (ADD security_protocol 'sasl_plaintext', ADD sasl_mechanism 'PLAIN', ADD timeout '500')});
+	sql(q{SELECT pg_terminate_backend(weir.worker_pid('told_v'))});
+	# a broker that does not know SASL ends the connection
+	$oracle->stalls('told_v', '28000', qr/SASL/, 'a broker that does not let us in');
+	my @said = (error_of('SELECT * FROM told'), error_of(q{INSERT INTO told VALUES ('b', 1)}), error_of(q{SELECT weir.wait_for('told_v', '1 s')}));
+	like($_, qr/^28000/, 'so do statements') for @said;
+	is(error_of(q{ALTER USER MAPPING FOR PUBLIC SERVER told_server OPTIONS (SET sasl_password 'hunter2 the second')}), '', 'another password');
+	push @said, map { sql("SELECT string_agg(x::text, ' ') FROM $_ x") } qw(weir.views weir.dead_letters weir.partitions weir.stat_sources weir_data.status pg_stat_activity);
+	unlike($said[-5], qr/^$/, 'there is a dead letter');
+	my $log = slurp_file($node->logfile, $seen);
+	like($log, qr/told_v/, 'the log knows of the view');
+	unlike($_, qr/hunter2/, 'the password is not repeated') for $log, join "\n", @said;
+	sql('DROP SERVER told_server CASCADE');
 };
 
 # ------------------------------------------------------------- owners
@@ -307,12 +390,8 @@ section 'CREATE that does not come to its end', sub {
 		$session->finish;
 		$nothing->('cancelled');
 
-		$seen = -s $node->logfile;
 		fault('create_before_record:kill9:1');
-		eval { $node->psql('postgres', $create) };
-		$node->wait_for_log(qr/all server processes terminated; reinitializing/, $seen);
-		$node->set_fault('');
-		$node->wait_ready;
+		crashes($create);
 		$nothing->('a crash');
 
 		sql("BEGIN; $create; ROLLBACK");
@@ -324,6 +403,126 @@ section 'CREATE that does not come to its end', sub {
 	sql(q{CREATE TABLE half WITH (weir.continuous) AS SELECT k, count(*) AS c FROM made_t GROUP BY k; INSERT INTO made_t VALUES (1, 'a')});
 	is(error_of(q{SELECT weir.wait_for('half', '20 s')}), '', 'the name is free, and the next one works');
 	sql('DROP FOREIGN TABLE made; DROP TABLE made_t CASCADE');
+};
+
+section 'DROP that does not come to its end', sub {
+	stream('undropped', 'k text');
+	sql('CREATE TABLE undropped_t (k text)');
+	for my $source (qw(undropped undropped_t))
+	{
+		my $n = 0;
+		my $v = "${source}_v";
+		my $more = sub { $n++; $source eq 'undropped' ? send_to($source, '{"k": "a"}') : sql("INSERT INTO $source VALUES ('a')") };
+		my $as = "weir.commit_interval = '10 ms'" . ($source eq 'undropped' ? '' : ', weir.append_only');
+		$more->();
+		sql("CREATE TABLE $v WITH (weir.continuous, weir.changelog = 'all', $as) AS SELECT k, count(*) AS c FROM $source GROUP BY k");
+		is(error_of("SELECT weir.wait_for('$v', '20 s')"), '', "a view over $source");
+		my $whole = sub {
+			my ($what) = @_;
+			$more->();
+			is(error_of("SELECT weir.wait_for('$v', '20 s')"), '', "$what: it goes on");
+			is(sql("SELECT c, (SELECT sum(weir_diff * c) FROM ${v}_changes) FROM $v"), "$n|$n", '... exactly');
+			like(error_of("DELETE FROM $v"), qr/^55000/, '... and is a view still');
+		};
+		my @sweep = map { my $point = $_; map { "$point:$_:1" } qw(error enospc kill9) } qw(drop-view drop-forgotten);
+		@sweep = @sweep[ $source eq 'undropped' ? (0, 4) : 5 ] unless $ENV{WEIR_LONG};
+		for my $fault (@sweep)
+		{
+			fault($fault);
+			if ($fault =~ /kill9/) { crashes("DROP TABLE $v") }
+			else { like(error_of("DROP TABLE $v"), qr/^(?:XX000|53100).*fault point drop/, "DROP of a view over $source, $fault") }
+			fault('');
+			$whole->($fault);
+		}
+		is(error_of("DROP TABLE $v"), '', 'then it goes');
+		ok($node->wait_until($remains, '0', 20), '... with all that it had');
+	}
+
+	# the slot of the last view is gone, and what we know of it is not
+	for my $action ($ENV{WEIR_LONG} ? 'error' : (), 'kill9')
+	{
+		sql(q{INSERT INTO undropped_t VALUES ('b'); CREATE TABLE undropped_tv WITH (weir.continuous, weir.append_only) AS SELECT count(*) AS c FROM undropped_t});
+		is(error_of(q{SELECT weir.wait_for('undropped_tv', '20 s')}), '', 'a view, and its slot');
+		my $seen = -s $node->logfile;
+		fault("slot-dropped:$action:1");
+		sql('DROP TABLE undropped_tv');
+		$node->wait_for_log(qr/fault point slot-dropped: $action/, $seen);
+		$node->wait_for_log(qr/all server processes terminated; reinitializing/, $seen) if $action eq 'kill9';
+		$node->set_fault('');
+		$node->wait_ready;
+		ok($node->wait_until($remains, '0', 20), "slot-dropped: $action: nothing is left");
+	}
+	sql(q{CREATE TABLE undropped_tv WITH (weir.continuous, weir.append_only) AS SELECT count(*) AS c FROM undropped_t});
+	is(error_of(q{SELECT weir.wait_for('undropped_tv', '20 s')}), '', 'the next view has a slot again');
+	is(sql('TABLE undropped_tv'), sql('SELECT count(*) FROM undropped_t'), '... and is exact');
+	sql('DROP FOREIGN TABLE undropped CASCADE; DROP TABLE undropped_t CASCADE');
+};
+
+# Databases that are to go, or have come
+section 'databases between here and there', sub {
+	stream('lived', 'k text');
+	sql('CREATE DATABASE house');
+	create_kafka($node, $broker, 'kafka', 'house');
+	my $there = sub { my ($db, $sql) = @_; return $node->safe_psql($db, $sql) };
+	$there->('house', q{CREATE FOREIGN TABLE lived (k text) SERVER kafka OPTIONS (topic 'lived');
+		CREATE TABLE lives WITH (weir.continuous, weir.changelog = 'all', weir.commit_interval = '10 ms') AS SELECT k, count(*) AS c FROM lived GROUP BY k});
+	my $n = 0;
+	my $whole = sub {
+		my ($what, $db) = @_;
+		$n++;
+		send_to('lived', '{"k": "a"}');
+		is(error_of(q{SELECT weir.wait_for('lives', '30 s')}, $db), '', "$what: it goes on");
+		is($there->($db, 'SELECT c, (SELECT sum(weir_diff * c) FROM lives_changes) FROM lives'), "$n|$n", '... exactly');
+	};
+	$whole->('a view in a database', 'house');
+
+	for my $statement ('ALTER DATABASE house RENAME TO home', 'DROP DATABASE house')
+	{
+		for my $fault ('leave-told:error:1', 'leave-empty:enospc:1')
+		{
+			fault($fault);
+			like(error_of($statement), qr/^(?:XX000|53100).*fault point leave/, "$statement, $fault");
+		}
+	}
+	fault('leave-empty:kill9:1');
+	crashes('DROP DATABASE house');
+	$whole->('a database that is not dropped', 'house');
+
+	# a copy, taken in by a session, ...
+	is(error_of('CREATE DATABASE copy TEMPLATE house'), '', 'a copy');
+	for my $fault ('adopt-rows:error:1', 'adopt-parts:enospc:1', $ENV{WEIR_LONG} ? 'adopt-rows:kill9:1' : (), 'adopt-parts:kill9:1')
+	{
+		fault($fault);
+		if ($fault =~ /kill9/) { crashes(q{SELECT weir.resume('lives')}, 'copy') }
+		else { like(error_of(q{SELECT weir.resume('lives')}, 'copy'), qr/^(?:XX000|53100).*fault point adopt/, "weir.resume, $fault") }
+		fault('');
+		is($there->('copy', 'SELECT state FROM weir.views'), 'stalled', "$fault: it is still not of here");
+	}
+	is(error_of(q{SELECT weir.resume('lives')}, 'copy'), '', 'then it is');
+	$whole->('taken in', 'copy');
+	is($there->('copy', 'SELECT count(*) FROM weir_data.views'), '1', '... once');
+	sql('DROP DATABASE copy');
+
+	# ... and a dump, by a scout
+	my $dump = PostgreSQL::Test::Utils::tempdir() . '/house';
+	command_ok([ 'pg_dump', '-d', $node->connstr('house'), '-f', $dump ], 'a dump');
+	for my $fault ('adopt-parts:enospc:1', $ENV{WEIR_LONG} ? 'adopt-rows:kill9:1' : ())
+	{
+		my ($point) = $fault =~ /^([^:]+)/;
+		sql('CREATE DATABASE moved');
+		my $seen = -s $node->logfile;
+		fault($fault);
+		command_ok([ 'psql', '-Xq', '-d', $node->connstr('moved'), '-f', $dump ], 'restored');
+		ok($node->wait_for_log(qr/fault point $point: /, $seen), "a scout fails at $fault");
+		$node->wait_for_log(qr/all server processes terminated; reinitializing/, $seen) if $fault =~ /kill9/;
+		$node->set_fault('');
+		$node->wait_ready;
+		# another comes within a minute, and at once after a crash; or somebody says so
+		$fault =~ /kill9/ ? $node->wait_until('SELECT state FROM weir.views', 'running', 60, 'moved') : $there->('moved', q{SELECT weir.resume('lives')});
+		$whole->("restored, $fault", 'moved');
+		is(error_of('DROP DATABASE moved'), '', '... and goes');
+	}
+	sql('DROP DATABASE house; DROP FOREIGN TABLE lived');
 };
 
 section 'extension', sub {

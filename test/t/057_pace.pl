@@ -148,6 +148,28 @@ says(qr/prepared transaction forgotten has held/, 'a prepared transaction is nam
 sql(q{COMMIT PREPARED 'forgotten'});
 ends('and it is over with that');
 
+# ---- so does the slot of a standby that has gone while somebody read there; that
+# of a subscriber holds the catalogs alone
+sql(q{SELECT pg_create_physical_replication_slot('left_behind'); SELECT pg_create_logical_replication_slot('of_others', 'test_decoding')});
+$node->backup('base');
+my $standby = WeirNode->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "primary_slot_name = 'left_behind'\nhot_standby_feedback = on\nwal_receiver_status_interval = 1\n");
+$standby->start;
+my $reader = $standby->background_psql('postgres');
+$reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t');
+ok($node->wait_until(q{SELECT xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'left_behind'}), 'a standby tells its slot what it reads');
+$standby->stop('immediate');
+# it has read what has ended since
+sql('INSERT INTO other VALUES (3)');
+rounds(5);
+sql(q{SELECT shift_clock('10 minutes')});
+says(qr/replication slot left_behind has held/, 'a slot is named');
+sql(q{SELECT pg_drop_replication_slot('left_behind')});
+ends('and it is over with that, whatever a slot of the catalogs holds');
+sql(q{SELECT pg_drop_replication_slot('of_others')});
+eval { $reader->quit };
+
 # ---- commits that take long
 $node->set_fault(join ',', map { "commit-before:sleep:$_" } 1 .. 40);
 my $deadline = time + 60;

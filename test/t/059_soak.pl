@@ -247,7 +247,7 @@ sub size_of { my $sum = 0; $sum += -s $_ || 0 for @_; return $sum }
 sub cpu
 {
 	my $ticks = 0;
-	for my $pid ($postmaster, $node->_children($postmaster))
+	for my $pid ($postmaster, WeirNode::_children($postmaster))
 	{
 		open my $fh, '<', "/proc/$pid/stat" or next;
 		my $stat = <$fh> // '';
@@ -486,17 +486,14 @@ ok($node->wait_until('SELECT count(*) FROM pg_replication_slots', '0', 60), 'cle
 ok($node->wait_until(q{SELECT count(*) FROM pg_shseclabel}, '0', 60), 'clean: no label');
 is(sql(q{SELECT string_agg(oid::regclass::text, ' ') FROM pg_class WHERE relname ~ '^[hpa]_' OR relname LIKE '%\_changes'}), '', 'clean: no relation');
 is(size_of(glob $node->data_dir . '/base/pgsql_tmp/*'), 0, 'clean: no temporary file');
-# those that somebody has are the server's: the control segment, statistics
-my $maps = join '', sql(q{SELECT count(*) FROM pg_stat_all_tables; SELECT pg_read_file('/proc/self/maps')}), map { -r "/proc/$_/maps" ? slurp_file("/proc/$_/maps") : () } $postmaster, $node->_children($postmaster);
-my %mapped = map { $_ => 1 } $maps =~ m{/pg_dynshmem/(mmap\.\d+)}g;
-is(join(' ', grep { !$mapped{$_} } map { m{([^/]+)\z} } glob $node->data_dir . '/pg_dynshmem/mmap.*'), '', 'clean: no segment of shared memory');
+is(join(' ', $node->unmapped_segments), '', 'clean: no segment of shared memory');
 sql('CHECKPOINT');
 my %known = map { $_ => 1 } split /\n/, sql('SELECT DISTINCT pg_relation_filenode(oid) FROM pg_class WHERE pg_relation_filenode(oid) IS NOT NULL');
 my @stray = grep { m{/(\d+)[^/]*\z} && !$known{$1} } glob $node->data_dir . "/base/$dboid/[0-9]*";
 is("@stray", '', 'clean: no file without a relation');
-my @children = $node->_children($postmaster);
+my @children = WeirNode::_children($postmaster);
 $node->stop;
-ok(!(grep { !WeirNode::_is_dead($_) } @children), 'clean: the server has ended with all its processes');
+ok(@children && !(grep { !WeirNode::_is_dead($_) } @children), 'clean: the server has ended with all its processes');
 
 # ------------------------------------------------------------- the report
 
