@@ -222,7 +222,7 @@ $oracle->section('TRUNCATE and frozen windows', sub {
 	keep_groups(0);
 	source('table', $s);
 	view('kept_tum', "SELECT k, weir.tumble(ts, '1 minute') AS win, count(*) AS c FROM $s GROUP BY k, win", "weir.watermark = '5 seconds'");
-	my $at = $last_id;
+	my $at = $rows->last_id;
 	give($s, 300, ts => "moment(i - $at)");
 	exact('rows', 'kept_tum');
 	sql("ALTER TABLE kept_tum SET (weir.allowed_lateness = '10 ms')");
@@ -342,7 +342,7 @@ $oracle->section('a backfill of a table that loses rows', sub {
 	keep_groups(4);
 	memory('32MB');
 	source('table', $s);
-	my $at = $last_id;
+	my $at = $rows->last_id;
 	my $rate = sub { $node->append_conf('postgresql.conf', "weir.backfill_rate = $_[0]\n"); $node->reload; };
 	# long keys, so that the process tells of them before it has come to the end
 	give($s, 4000, k => "i % 997 || repeat('long', 450)", ts => "moment((i - $at) * 7919 % 3000)");
@@ -653,7 +653,7 @@ $oracle->section('a budget of some groups', sub {
 
 # Values that states own may be more than their groups
 $oracle->section('large values', sub {
-	memory($long ? '24MB' : '3MB');
+	memory($long ? '24MB' : '5MB');
 	my $s = 'large';
 	my $n = $long ? 2000 : 200;
 	source('table', $s);
