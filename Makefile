@@ -82,10 +82,11 @@ OBJS = \
 	src/runtime/change_confirm.o \
 	src/runtime/change_feed.o \
 	src/runtime/change_sources.o \
+	src/runtime/evict.o \
 	src/runtime/expire.o \
 	src/runtime/fault_point.o \
 	src/runtime/feed.o \
-	src/runtime/evict.o \
+	src/runtime/fault_in.o \
 	src/runtime/fold.o \
 	src/runtime/kept_rows.o \
 	src/runtime/late.o \

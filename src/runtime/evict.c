@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * evict.c
- *	  Groups that leave memory when it is short, and come back when they are
- *	  asked for.
+ *	  Groups that leave memory when it is short.  fault_in.c brings them back when
+ *	  they are asked for.
  *
  * Where a group is:
  *
@@ -39,14 +39,10 @@
  */
 #include "runtime/members.h"
 
-#include "access/table.h"
 #include "access/xact.h"
-#include "miscadmin.h"
 #include "runtime/shared.h"
-#include "storage/bufmgr.h"
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -126,6 +122,12 @@ residence_of_pane(WeirRun *run, int64 pane)
 		weir_pane_freezes(run, pane) <= run->time.watermark)
 		return MUST_STAY;
 	return COLD;
+}
+
+bool
+weir_pane_must_stay(WeirRun *run, int64 pane)
+{
+	return residence_of_pane(run, pane) == MUST_STAY;
 }
 
 /* Groups of a pane lie together in time, but not in memory: so a few of them. */
@@ -228,8 +230,8 @@ leaves(WeirRun *run, Verdicts *verdicts, WeirGroup *group, Extent extent)
 	return false;
 }
 
-static void
-note_group_bytes(WeirRun *run)
+void
+weir_note_group_bytes(WeirRun *run)
 {
 	int64		n = weir_group_table_count(run->table);
 
@@ -252,7 +254,7 @@ sweep(WeirRun *run, Size wanted, Extent extent)
 	int64		n = 0;
 	int			rounds = all ? 1 : WEIR_GROUP_HEAT / WEIR_GROUP_HEAT_ONE + 1;
 
-	note_group_bytes(run);
+	weir_note_group_bytes(run);
 	leaving = MemoryContextAllocHuge(CurrentMemoryContext,
 									 sizeof(WeirGroup *) * Max(n_groups, 1));
 	/* the hand stands at the same place until it has freed something */
@@ -319,16 +321,16 @@ has_index(WeirRun *run)
 
 /* ------------------------------------------------------------------- room */
 
-#ifdef WEIR_TEST
-static bool
-is_over_test_limit(const WeirRun *run)
+bool
+weir_is_over_test_limit(const WeirRun *run)
 {
+#ifdef WEIR_TEST
 	return weir_test_groups != 0 &&
 		weir_group_table_count(run->table) > Max(weir_test_groups, 0);
-}
 #else
-#define is_over_test_limit(run) false
+	return false;
 #endif
+}
 
 /* What n more groups take, values that they own included; no more than half of all. */
 static Size
@@ -366,11 +368,11 @@ sweep_some(WeirRun *run, Size wanted)
 bool
 weir_run_make_room(WeirRun *run, int n)
 {
-	if (!is_over_test_limit(run) && !is_short(run, n))
+	if (!weir_is_over_test_limit(run) && !is_short(run, n))
 		return true;
 	if (weir_group_table_count(run->table) == run->n_dirty || !has_index(run))
 		return run->n_dirty == 0;
-	if (is_over_test_limit(run))
+	if (weir_is_over_test_limit(run))
 		sweep(run, 0, WHAT_MAY_LEAVE);
 	else
 		sweep_some(run, 2 * growth_by(run, n));
@@ -488,227 +490,4 @@ weir_give_back_memory(WeirWorker *worker)
 	/* or again, once what is dirty is committed */
 	if (!is_dirty || weir_budget_mine() <= share)
 		last_wish = wanted;
-}
-
-/* -------------------------------------------------------------- coming back */
-
-typedef struct Lookup
-{
-	int64		pane;
-	uint32		hash;			/* of the other keys */
-} Lookup;
-
-#define ST_SORT sort_lookups
-#define ST_ELEMENT_TYPE Lookup
-#define ST_COMPARE(a, b) \
-	((a)->pane != (b)->pane ? ((a)->pane < (b)->pane ? -1 : 1) : \
-	 (a)->hash != (b)->hash ? ((a)->hash < (b)->hash ? -1 : 1) : 0)
-#define ST_SCOPE static
-#define ST_DEFINE
-#include "lib/sort_template.h"
-
-/*
- * A group has come from disk.  While a commit is being put together nothing may be
- * added to the deadlines: what is due already would be dropped unseen.
- */
-void
-weir_run_welcome(WeirRun *run, WeirGroup *group)
-{
-	int64		pane = weir_stored_pane(run->format,
-										weir_group_key(run->table, group));
-
-	weir_evicted_add(run->evicted, pane, -1);
-	group->flags |= WEIR_GROUP_HEAT_ONE;
-	if (run->staging)
-		weir_run_list(run, &run->arrived, WEIR_GROUP_ARRIVED, group);
-	else if (run->deadlines != NULL && weir_pane_of_group(run, group, &pane))
-		weir_run_wait(run, group, pane, DT_NOBEGIN);
-	if (run->truncated)
-	{
-		/* what it was went with a TRUNCATE while it was away */
-		weir_group_reset(run->table, group);
-		if (run->staging)
-			weir_run_mark(run, group, false, 0, DT_NOBEGIN);
-		else
-			weir_run_touch(run, group);
-		group->flags |= WEIR_GROUP_HAD_DELETE;
-	}
-}
-
-void
-weir_run_settle_arrived(WeirRun *run)
-{
-	for (int i = 0; i < run->arrived.n; i++)
-	{
-		WeirGroup  *group = run->arrived.groups[i];
-		int64		pane;
-
-		group->flags &= ~WEIR_GROUP_ARRIVED;
-		if (run->deadlines != NULL &&
-			(group->flags & (WEIR_GROUP_WAITS | WEIR_GROUP_GONE)) == 0 &&
-			weir_pane_of_group(run, group, &pane))
-			weir_run_wait(run, group, pane, DT_NOBEGIN);
-	}
-	run->arrived.n = 0;
-}
-
-void
-weir_run_bring_back(void *arg, int n, char **images, const uint32 *lens,
-					const uint32 *hashes)
-{
-	WeirRun    *run = arg;
-	Lookup	   *lookups = palloc(sizeof(Lookup) * n);
-	int			n_lookups = 0;
-	Relation	state_table;
-	WeirStateReader *reader;
-	WeirGroup  *group;
-
-	for (int i = 0; i < n; i++)
-	{
-		int64		pane = weir_stored_pane(run->format, images[i]);
-
-		if (!weir_evicted_has(run->evicted, pane))
-			continue;
-		lookups[n_lookups].pane = pane;
-		lookups[n_lookups++].hash = weir_key_hash_others(run->format, images[i],
-														 hashes[i]);
-	}
-	if (n_lookups == 0)
-	{
-		pfree(lookups);
-		return;
-	}
-	run->fetching = true;
-	WEIR_FAULT("evict-back");
-	sort_lookups(lookups, n_lookups);
-	state_table = table_open(run->def->state_table, AccessShareLock);
-	reader = weir_state_reader_begin(state_table, run->table, run->mark);
-	for (int i = 0; i < n_lookups; i++)
-	{
-		if (i > 0 && lookups[i].pane == lookups[i - 1].pane &&
-			lookups[i].hash == lookups[i - 1].hash)
-			continue;
-		weir_state_reader_seek(reader, lookups[i].pane, lookups[i].hash,
-							   lookups[i].hash);
-		while ((group = weir_state_reader_next(reader)) != NULL)
-			weir_run_welcome(run, group);
-	}
-	weir_state_reader_end(reader);
-	table_close(state_table, AccessShareLock);
-	run->fetching = false;
-	pfree(lookups);
-}
-
-void
-weir_run_bring_all_back(WeirRun *run)
-{
-	Relation	state_table;
-	WeirStateReader *reader;
-	WeirGroup  *group;
-	int64	   *panes;
-	int			n;
-
-	if (weir_evicted_count(run->evicted) == 0)
-		return;
-	state_table = table_open(run->def->state_table, AccessShareLock);
-	reader = weir_state_reader_begin(state_table, run->table, run->mark);
-	n = weir_evicted_panes(run->evicted, &panes);
-	for (int i = 0; i < n; i++)
-	{
-		weir_state_reader_seek(reader, panes[i], 0, PG_UINT32_MAX);
-		while ((group = weir_state_reader_next(reader)) != NULL)
-			weir_run_welcome(run, group);
-	}
-	weir_state_reader_end(reader);
-	table_close(state_table, AccessShareLock);
-	pfree(panes);
-}
-
-/* ---------------------------------------------------------------- opening */
-
-/* While states are loaded: is memory full as far as this group is concerned? */
-static bool
-may_stay_on_disk(void *arg, int64 pane)
-{
-	WeirRun    *run = arg;
-
-	if (!run->has_index)
-		return false;
-	if (weir_budget_taken() + weir_group_table_growth(run->table, 1) +
-		2 * weir_budget_reserve() <= weir_budget_limit() &&
-		!is_over_test_limit(run))
-		return false;
-	/* what is frozen stays in memory until it goes, but need not come for that */
-	return residence_of_pane(run, pane) != MUST_STAY ||
-		(!run->backfilling && run->has_watermark &&
-		 weir_pane_freezes(run, pane) <= run->time.watermark);
-}
-
-/*
- * Stored bytes are packed; in memory a group takes twice as much, or four times.
- * If that might not fit, the index is made first, for nobody can make it while the
- * table is being read.
- */
-static bool
-may_not_fit(Relation state_table)
-{
-	Size		stored = (Size) RelationGetNumberOfBlocks(state_table) * BLCKSZ;
-	Size		limit = weir_budget_limit();
-	Size		taken = Min(weir_budget_taken(), limit);
-
-#ifdef WEIR_TEST
-	if (weir_test_groups != 0 && stored > 0)
-		return true;
-#endif
-	/* it may be that we were wrong when we tried before */
-	return stored * 4 > limit - taken ||
-		(stored > 0 && weir_budget_was_refused());
-}
-
-/* What a backfill of a table had to write to make room, before it was broken off. */
-static void
-forget_partial_states(WeirRun *run)
-{
-	Relation	state_table;
-	bool		empty;
-
-	if (!run->backfilling || run->def->source_kind == WEIR_SOURCE_KAFKA)
-		return;
-	state_table = table_open(run->def->state_table, AccessShareLock);
-	empty = RelationGetNumberOfBlocks(state_table) == 0;
-	table_close(state_table, AccessShareLock);
-	if (!empty)
-		weir_truncate_states(run->def->state_table);
-}
-
-void
-weir_run_load_groups(WeirRun *run)
-{
-	Relation	state_table;
-	bool		wants_index;
-	WeirOwnerScope scope;
-
-	forget_partial_states(run);
-	state_table = table_open(run->def->state_table, AccessShareLock);
-	run->has_index = OidIsValid(weir_state_index(state_table));
-	wants_index = !run->has_index && may_not_fit(state_table);
-	table_close(state_table, AccessShareLock);
-	if (wants_index)
-	{
-		WEIR_FAULT("evict-index");
-		weir_make_state_index(run->def->state_table);
-		run->has_index = true;
-	}
-
-	state_table = table_open(run->def->state_table, AccessShareLock);
-	run->state_filenode = weir_filenode(state_table);
-	/* the keys' hash functions run */
-	weir_owner_begin(&scope, run->def->owner);
-	weir_load_states(state_table, run->table, run->mark, may_stay_on_disk, run,
-					 run->evicted);
-	weir_owner_end(&scope);
-	table_close(state_table, AccessShareLock);
-	note_group_bytes(run);
-	if (weir_evicted_count(run->evicted) > 0)
-		weir_group_table_set_missing(run->table, weir_run_bring_back, run);
 }

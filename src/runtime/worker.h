@@ -331,10 +331,7 @@ extern int64 weir_fingerprint(const WeirMessage *message);
 /* An open window of this pane is to be composed. */
 extern void weir_run_publish_pane(WeirRun *run, WeirGroup *group);
 
-/* ---- evict.c: groups that leave memory, and come back ---- */
-
-/* Loads the groups of the last commit, as far as memory goes.  As run.c's open. */
-extern void weir_run_load_groups(WeirRun *run);
+/* ---- evict.c: groups that leave memory ---- */
 
 /*
  * Makes room for n more groups, by evicting others.  Not in a transaction.  False
@@ -344,6 +341,23 @@ extern bool weir_run_make_room(WeirRun *run, int n);
 
 /* Evicts everything, since v is replaced from disk.  Nothing may be dirty. */
 extern void weir_run_leave_memory(WeirRun *run);
+
+/* When the groups of a pane are of no use any more; DT_NOEND: never. */
+extern Timestamp weir_pane_freezes(WeirRun *run, int64 pane);
+
+/* Would a commit not find the groups of a pane, were they not in memory? */
+extern bool weir_pane_must_stay(WeirRun *run, int64 pane);
+
+/* weir.test_groups */
+extern bool weir_is_over_test_limit(const WeirRun *run);
+
+/* Sees what a group takes on average: run->group_bytes. */
+extern void weir_note_group_bytes(WeirRun *run);
+
+/* ---- fault_in.c: groups that come from disk ---- */
+
+/* Loads the groups of the last commit, as far as memory goes.  As run.c's open. */
+extern void weir_run_load_groups(WeirRun *run);
 
 /* A WeirMissing whose arg is the run: loads those groups that are on disk. */
 extern void weir_run_bring_back(void *arg, int n, char **images,
@@ -355,9 +369,6 @@ extern void weir_run_welcome(WeirRun *run, WeirGroup *group);
 
 /* The commit is over: what has come meanwhile begins to wait. */
 extern void weir_run_settle_arrived(WeirRun *run);
-
-/* When the groups of a pane are of no use any more; DT_NOEND: never. */
-extern Timestamp weir_pane_freezes(WeirRun *run, int64 pane);
 
 /* ---- late.c: rows whose windows have closed ---- */
 

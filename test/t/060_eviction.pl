@@ -1,4 +1,4 @@
-# Groups that memory has no room for live in the state table (src/runtime/evict.c):
+# Groups that memory has no room for live in the state table (src/runtime/evict.c, fault_in.c):
 # views are what Postgres computes, whatever the share of their groups that is on
 # disk.
 #
