@@ -165,11 +165,14 @@ cmp_ok($poison, '>', $total / 150, "$poison of them are bad for somebody");
 my $day = "tstzrange(date_trunc('day', ts, '$zone'), (date_trunc('day', ts AT TIME ZONE '$zone') + interval '1 day') AT TIME ZONE '$zone')";
 my $minute = "tstzrange(date_trunc('minute', ts), date_trunc('minute', ts) + interval '1 minute')";
 
+# Which of equal numbers a minimum shows (47 or 47.00) is up to their order: so scales
+# are trimmed.
+#
 # name => query with {window} and {source}, the same window in core's words, what
 # makes a message good for it, its WHERE
 my %view = (
 	by_minute => {
-		query => 'SELECT k, {window} AS win, count(*) AS c, sum(amount) AS sa, min(amount) AS mina, max(amount) AS maxa,
+		query => 'SELECT k, {window} AS win, count(*) AS c, sum(amount) AS sa, trim_scale(min(amount)) AS mina, trim_scale(max(amount)) AS maxa,
 			avg(n) AS an, sum(f) AS sf FROM {source} GROUP BY k, win',
 		ours => "weir.tumble(ts, '1 minute')", cores => "CASE WHEN ts IS NOT NULL THEN $minute END",
 		good => 'ok AND n_ok AND amount_ok AND ts_ok AND isfinite(coalesce(ts, now()))' },
@@ -200,7 +203,7 @@ my %view = (
 		query => 'SELECT k, count(*) AS c, sum(n) AS sn FROM {source} GROUP BY k',
 		good => 'ok AND n_ok' },
 	anothers => {
-		query => 'SELECT n, count(*) AS c, max(amount) AS ma FROM {source} GROUP BY n',
+		query => 'SELECT n, count(*) AS c, trim_scale(max(amount)) AS ma FROM {source} GROUP BY n',
 		good => 'ok AND n_ok AND amount_ok' });
 $view{choosy}{query} =~ s/, bool_or.*? AS b//;
 

@@ -39,6 +39,8 @@ sub shuffled { return map { $_->[1] } sort { $a->[0] <=> $b->[0] } map { [ rand,
 my %elsewhere = map { $_ => 1 } qw(acknowledged catalog-view);
 # Points of groups on disk, if there are such: 060_eviction.pl
 @elsewhere{qw(evict-index evict-back)} = (1, 1) unless $ENV{WEIR_TEST_GROUPS};
+# Points of what views and databases leave behind: 053_faults.pl
+@elsewhere{qw(drop-view drop-forgotten slot-dropped leave-told leave-empty adopt-rows adopt-parts)} = (1) x 7;
 # Points that only a view in the making reaches, or one that is rebuilt.
 my $in_making = qr/^backfill|^create|^open|^publish|^evict-index/;
 my $in_rebuild = qr/^rebuild/;
