@@ -349,6 +349,8 @@ invariant 'CHANGELOG', sub {
 		patient("DROP TABLE IF EXISTS copy_$n; CREATE TABLE copy_$n AS SELECT v.*, (SELECT coalesce(max(weir_seq), 0) FROM minutes_changes) AS at FROM minutes v");
 		push @copies, "copy_$n";
 		turn();
+		# so that they begin at different places, however fast the turns are
+		patient(q{SELECT weir.wait_for('minutes', '30 s')}) if $n % 2;
 		$node->kill9_worker('postgres') if $n == 4;
 	}
 	sql(q{SELECT weir.wait_for('minutes', '30 s')});
