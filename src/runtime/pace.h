@@ -38,8 +38,8 @@ typedef struct WeirPace
 
 /*
  * When the view commits next, if there is something: an interval after the
- * beginning of its last commit (of what it has read first, if there is none), and not before the worker has done other things
- * for as long as commits take.
+ * beginning of its last commit (of what it has read first, if there is none), and
+ * not before the worker has done other things for as long as commits take.
  */
 extern TimestampTz weir_pace_due(struct WeirRun *run);
 
